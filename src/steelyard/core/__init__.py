@@ -1,0 +1,1 @@
+"""Shared words: money, ids, clock, errors. Standard library only."""

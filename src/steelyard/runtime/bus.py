@@ -1,0 +1,94 @@
+"""The bus: who hears of a committed change.
+
+In process here; Redis joins with the live gateway. A bus is a hint, never the record: a message may be
+lost, and whoever listens heals by `seq` from the journal. Publishing never waits and never fails.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from steelyard.core.ids import AccountId, TenantId, TransactionId, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceEvent:
+    """One committed step of one account, or a refusal of one (then `seq` is None and nothing moved)."""
+
+    event: str
+    tenant: TenantId
+    account: AccountId
+    user: UserId | None
+    currency: str
+    seq: int | None
+    kind: str
+    amount: int
+    """Signed step of the available balance, minor units; 0 for a refusal."""
+    posted: int
+    held: int
+    at: datetime
+    transaction: TransactionId | None
+    required: int | None = None
+
+    @property
+    def available(self) -> int:
+        """Posted less held, after the step."""
+        return self.posted - self.held
+
+
+Listener = Callable[[BalanceEvent], None]
+
+
+class ChangeBus(Protocol):
+    """Carries balance events to whoever listens."""
+
+    def publish(self, event: BalanceEvent) -> None:
+        """Hand the event to every listener; never waits, never raises."""
+        ...
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Hear of every event from now on; call the returned function to stop."""
+        ...
+
+
+@dataclass(slots=True)
+class InProcessBus:
+    """Listeners in this process. A listener that raises is counted and heard again next time."""
+
+    failures: int = 0
+    published: int = 0
+    _listeners: list[Listener] = field(default_factory=list)
+
+    def publish(self, event: BalanceEvent) -> None:
+        """Call every listener."""
+        self.published += 1
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                self.failures += 1
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener."""
+        self._listeners.append(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
+
+
+@dataclass(slots=True)
+class RecentEvents:
+    """The newest `limit` events, for tests and for the operator's eye."""
+
+    limit: int = 1000
+    events: deque[BalanceEvent] = field(default_factory=deque)
+
+    def __call__(self, event: BalanceEvent) -> None:
+        self.events.append(event)
+        while len(self.events) > self.limit:
+            self.events.popleft()

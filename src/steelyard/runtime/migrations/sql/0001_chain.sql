@@ -1,0 +1,48 @@
+-- The chain: what one change's hash covers, and why history cannot be edited.
+
+-- Free text comes last, so that no two rows can give the same bytes.
+CREATE FUNCTION steelyard.chain_hash(
+    p_previous bytea, p_tenant text, p_account bigint, p_seq bigint, p_kind text, p_amount bigint,
+    p_held_amount bigint, p_balance_after bigint, p_held_after bigint, p_contra bigint, p_contra_seq bigint,
+    p_target bigint, p_posted_at timestamptz, p_details text
+) RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN sha256(p_previous || convert_to(
+        p_tenant || '|' || p_account || '|' || p_seq || '|' || p_kind || '|' || p_amount || '|' || p_held_amount
+        || '|' || p_balance_after || '|' || p_held_after || '|' || coalesce(p_contra, 0) || '|'
+        || coalesce(p_contra_seq, 0) || '|' || coalesce(p_target, 0) || '|'
+        || (extract(epoch FROM p_posted_at) * 1000000)::bigint || '|' || coalesce(p_details, ''), 'UTF8'));
+
+-- A change is never edited or removed. The one update allowed is a repair: it must turn a row that does
+-- not fit its hash into one that does, with the hash itself untouched.
+CREATE FUNCTION steelyard.refuse_rewriting() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE v_previous bytea;
+BEGIN
+    IF TG_OP = 'UPDATE' AND TG_TABLE_NAME = 'change' THEN
+        SELECT c.hash INTO v_previous FROM steelyard.change c
+         WHERE c.tenant_id = OLD.tenant_id AND c.account_id = OLD.account_id AND c.seq = OLD.seq - 1;
+        IF OLD.seq = 1 THEN v_previous := decode(repeat('00', 32), 'hex'); END IF;
+        IF (NEW.tenant_id, NEW.account_id, NEW.seq, NEW.hash, NEW.xid)
+               = (OLD.tenant_id, OLD.account_id, OLD.seq, OLD.hash, OLD.xid)
+           AND NEW.hash = steelyard.chain_hash(v_previous, NEW.tenant_id, NEW.account_id, NEW.seq, NEW.kind,
+               NEW.amount, NEW.held_amount, NEW.balance_after, NEW.held_after, NEW.contra_id, NEW.contra_seq,
+               NEW.target_seq, NEW.posted_at, NEW.details::text) THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION '% is append-only: correct by a reversal', TG_TABLE_NAME USING ERRCODE = 'SY001';
+END $$;
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON steelyard.change
+    FOR EACH ROW EXECUTE FUNCTION steelyard.refuse_rewriting();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON steelyard.change
+    FOR EACH STATEMENT EXECUTE FUNCTION steelyard.refuse_rewriting();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON steelyard.operation
+    FOR EACH ROW EXECUTE FUNCTION steelyard.refuse_rewriting();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON steelyard.operation
+    FOR EACH STATEMENT EXECUTE FUNCTION steelyard.refuse_rewriting();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON steelyard.audit
+    FOR EACH ROW EXECUTE FUNCTION steelyard.refuse_rewriting();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON steelyard.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION steelyard.refuse_rewriting();

@@ -1,0 +1,112 @@
+"""Makes a database ready: roles, schema, a login for the product, migrations.
+
+Runs as an administrator (the embedded server's own superuser, or the owner given to
+`steelyard migrate`). The running product never logs in as that role.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from steelyard.core.errors import SteelyardError
+from steelyard.runtime.database import Connection, connect
+from steelyard.runtime.migrate import migrate
+
+GROUPS = ("steelyard_owner", "steelyard_ledger", "steelyard_app")
+_LOCK = 0x5EE1_7A4D
+
+
+class ProvisionRefused(SteelyardError):
+    """The administrator's role may not do what is needed."""
+
+    code = "provision_refused"
+
+    def __init__(self, *, needed: str) -> None:
+        self.needed = needed
+        super().__init__(
+            f"the administrator's database role may not {needed}; nothing was changed. "
+            "Ask for a role with CREATEROLE that owns the database, or run `steelyard migrate` as one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """What there is now."""
+
+    app_url: str
+    bypasses_row_security: bool
+    """Whether batches may hold several tenants; if not they are cut by tenant."""
+    revision: str
+
+
+async def prepare_database(
+    admin_url: str, *, login: str, password: str, report: Callable[[str], None] = lambda _: None
+) -> Provisioned:
+    """Create what is missing and migrate to the newest schema; safe to repeat and to run twice at once.
+
+    Args:
+        admin_url: Connects as a superuser, or as the database's owner with CREATEROLE.
+        login: Role the product logs in as; created, or given this password.
+        password: Its password.
+        report: Told each step.
+    Raises:
+        ProvisionRefused: The role may not create roles or schemas.
+    """
+    connection = await connect(admin_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await _create_roles(connection, login, password)
+            await connection.execute(
+                "CREATE SCHEMA IF NOT EXISTS steelyard AUTHORIZATION steelyard_owner"
+            )
+            await connection.execute("GRANT USAGE, CREATE ON SCHEMA steelyard TO steelyard_ledger")
+            await connection.execute("GRANT USAGE ON SCHEMA steelyard TO steelyard_app")
+        bypasses = await connection.fetchval(
+            "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'steelyard_ledger'"
+        )
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ProvisionRefused(needed=str(error)) from error
+    finally:
+        await connection.close(timeout=5)
+    revision = await migrate(admin_url, report=report)
+    return Provisioned(url_for_login(admin_url, login, password), bool(bypasses), revision)
+
+
+def url_for_login(admin_url: str, login: str, password: str) -> str:
+    """Return `admin_url` with another user and password."""
+    parts = urlsplit(admin_url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(
+        parts._replace(netloc=f"{quote(login, safe='')}:{quote(password, safe='')}@{host}")
+    )
+
+
+async def _create_roles(connection: Connection, login: str, password: str) -> None:
+    existing = {row["rolname"] for row in await connection.fetch("SELECT rolname FROM pg_roles")}
+    for role in GROUPS:
+        if role not in existing:
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER")
+    if "steelyard_ledger" not in existing:
+        try:
+            async with connection.transaction():
+                await connection.execute("ALTER ROLE steelyard_ledger BYPASSRLS")
+        except asyncpg.InsufficientPrivilegeError:
+            pass  # the caller is told by `bypasses_row_security`; batches are cut by tenant then
+    admin = await connection.fetchval("SELECT current_user")
+    is_superuser = await connection.fetchval(
+        "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    )
+    # The owner hands its functions to steelyard_ledger, and must be a member to do so.
+    await connection.execute("GRANT steelyard_ledger TO steelyard_owner")
+    if not is_superuser:
+        await connection.execute(f'GRANT steelyard_owner TO "{admin}"')
+    name = '"' + login.replace('"', '""') + '"'
+    secret = "'" + password.replace("'", "''") + "'"
+    verb = "ALTER" if login in existing else "CREATE"
+    await connection.execute(
+        f"{verb} ROLE {name} LOGIN NOCREATEDB NOCREATEROLE INHERIT PASSWORD {secret}"
+    )
+    await connection.execute(f"GRANT steelyard_app TO {name}")

@@ -1,0 +1,75 @@
+"""Settings: environment over defaults. Every one is named in docs/reference/settings.md; a test reads both."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What one process runs with. The environment name is the field in capitals after `STEELYARD_`."""
+
+    model_config = SettingsConfigDict(env_prefix="STEELYARD_", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL to use instead of the embedded one."
+    )
+    data_dir: Path = Field(
+        Path(".steelyard"), description="Folder of everything that outlives the process."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Port to listen on; 3000 or the next free one if unset."
+    )
+    pool_size: int = Field(16, ge=2, le=200, description="Database connections of this process.")
+    commit_queue_limit: int = Field(
+        10_000, ge=1, description="Money requests that may wait for a commit."
+    )
+    commit_deadline_ms: int = Field(
+        2_500, ge=100, description="Longest a money request waits for its answer."
+    )
+    body_limit_bytes: int = Field(
+        65_536, ge=1_024, description="Largest request body; bulk routes take more."
+    )
+    bulk_body_limit_bytes: int = Field(
+        10_485_760, ge=1_024, description="Largest body of a bulk route."
+    )
+    request_deadline_ms: int = Field(
+        10_000, ge=100, description="Longest a request may take in all."
+    )
+    hold_sweep_interval_ms: int = Field(
+        1_000, ge=10, description="How often holds whose time is over are released."
+    )
+    relay_interval_ms: int = Field(50, ge=5, description="How often the relay reads the journal.")
+
+    jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
+        "HS256", description="The one algorithm accepted."
+    )
+    jwt_public_key_file: Path | None = Field(
+        None, description="PEM public key, for ES256 and EdDSA."
+    )
+    jwt_jwks_url: str | None = Field(
+        None, description="Key set to verify tokens with, http(s) or a file."
+    )
+    jwt_issuer: str | None = Field(None, description="`iss` a token must carry.")
+    jwt_audience: str | None = Field(None, description="`aud` a token must carry.")
+    jwt_tenant_claim: str = Field("tenant", description="Claim that names the tenant.")
+    jwt_role_claim: str = Field("role", description="Claim that names the role.")
+
+    log_format: Literal["console", "json"] = Field("json", description="How log lines are written.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level written."
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None, description="Where errors are reported; nowhere if unset."
+    )
+
+
+def load_settings() -> Settings:
+    """Read settings from the environment.
+
+    Raises:
+        pydantic.ValidationError: A value is not acceptable; it names the field.
+    """
+    return Settings()

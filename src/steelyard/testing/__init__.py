@@ -1,0 +1,1 @@
+"""A public kit for tests of what is built on Steelyard."""
