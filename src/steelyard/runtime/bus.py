@@ -67,7 +67,7 @@ class InProcessBus:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # one listener must not silence the others; counted
                 self.failures += 1
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

@@ -1,0 +1,64 @@
+"""The lock files: complete, hashed, one a superset of the other, and without any address."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-uv.lock"]
+
+
+def blocks_of(lock: str) -> list[str]:
+    """The requirements of a lock file, each with its hashes on one line."""
+    text = (ROOT / lock).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def pins_of(lock: str) -> set[tuple[str, str]]:
+    requirements = [Requirement(block.partition(" --hash")[0]) for block in blocks_of(lock)]
+    return {(canonicalize_name(one.name), str(one.specifier)) for one in requirements}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_holds_no_address(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    assert (
+        re.findall(r"://|--index|--extra-index|--find-links|--trusted-host|/home/|/work", text)
+        == []
+    )
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_one_exact_version_and_a_hash(lock: str) -> None:
+    blocks = blocks_of(lock)
+    assert blocks
+    for block in blocks:
+        assert re.match(
+            r"[a-z0-9.-]+==[^ =,<>]+( ;[^\\]*?)?( +--hash=sha256:[0-9a-f]{64})+\s*$", block
+        ), block
+
+
+def test_development_lock_holds_every_pin_of_the_product() -> None:
+    assert pins_of("requirements.lock") - pins_of("requirements-dev.lock") == set()
+
+
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [
+        ("requirements.lock", PROJECT["project"]["dependencies"]),
+        ("requirements-dev.lock", PROJECT["dependency-groups"]["dev"]),
+    ],
+)
+def test_every_direct_dependency_has_a_floor_and_a_pin_at_or_above_it(
+    lock: str, wanted: list[str]
+) -> None:
+    pins = dict(pins_of(lock))
+    for requirement in map(Requirement, wanted):
+        assert [one.operator for one in requirement.specifier] == [">="], requirement
+        version = pins[canonicalize_name(requirement.name)].removeprefix("==")
+        assert requirement.specifier.contains(version), requirement
