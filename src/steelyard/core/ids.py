@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import NewType, Protocol
 
 from steelyard.core.errors import InvalidInput, NotFound
 
@@ -77,3 +77,11 @@ class TransactionId:
         if match is None:
             raise NotFound(kind="transaction", identifier=text[:40])
         return cls(AccountId(int(match[1])), int(match[2]))
+
+
+class IdSource(Protocol):
+    """Makes identifiers nobody can guess."""
+
+    def new_id(self) -> str:
+        """Return a new one: 32 hexadecimal characters."""
+        ...

@@ -83,6 +83,17 @@ CREATE FUNCTION steelyard.read_balances(p_tenant text[], p_account bigint[])
       JOIN steelyard.book b ON b.tenant_id = acc.tenant_id AND b.currency = acc.currency
 $$;
 
+-- Which of these accounts nobody else holds a lock on at this moment, for the batcher: one account that a long
+-- transaction of somebody's own holds must not stop the others.
+CREATE FUNCTION steelyard.find_unlocked(p_tenant text[], p_account bigint[]) RETURNS bigint[]
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+    SELECT coalesce(array_agg(free.id), '{}') FROM (
+        SELECT acc.id FROM steelyard.account acc
+         WHERE (acc.tenant_id, acc.id) IN (SELECT u.tenant, u.id FROM unnest(p_tenant, p_account) AS u (tenant, id))
+         ORDER BY acc.id FOR NO KEY UPDATE SKIP LOCKED) free
+$$;
+
 -- The primary account of each (tenant, user): the held one, else the one flagged, else the first.
 CREATE FUNCTION steelyard.find_primary_accounts(p_tenant text[], p_user text[])
     RETURNS TABLE (tenant_id text, user_id text, account_id bigint)
@@ -100,10 +111,10 @@ $$;
 CREATE FUNCTION steelyard.read_journal(p_from xid8, p_limit int)
     RETURNS TABLE (xid xid8, tenant_id text, account_id bigint, user_id text, currency text, digits smallint, seq bigint,
                    kind text, amount bigint, held_amount bigint, balance_after bigint, held_after bigint,
-                   posted_at timestamptz)
+                   contra_id bigint, contra_seq bigint, posted_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     SELECT c.xid, c.tenant_id, c.account_id, acc.user_id, acc.currency, b.digits, c.seq, c.kind, c.amount, c.held_amount,
-           c.balance_after, c.held_after, c.posted_at
+           c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.posted_at
       FROM (SELECT * FROM steelyard.change ch
              WHERE ch.xid >= p_from AND ch.xid < pg_snapshot_xmin(pg_current_snapshot())
              ORDER BY ch.xid LIMIT p_limit) c

@@ -220,7 +220,7 @@ BEGIN
             ELSIF v_currency[b] <> v_currency[a] THEN v_refusal := 'currency_mismatch';
             ELSIF v_posted[b] - d_posted NOT BETWEEN -c_limit AND c_limit THEN v_refusal := 'balance_limit';
             ELSIF d_posted > 0 AND NOT v_may_fall_below AND v_posted[b] - v_held[b] - d_posted < v_floor[b] THEN
-                v_refusal := 'insufficient_funds';
+                v_refusal := 'counter_insufficient_funds';
             END IF;
         END IF;
 
@@ -237,7 +237,9 @@ BEGIN
         END IF;
         r_floor[i] := v_floor[a]; r_user_id[i] := v_user[a]; r_currency[i] := v_currency[a];
         IF v_refusal IS NOT NULL THEN
-            r_outcome[i] := v_refusal; r_balance_after[i] := v_posted[a]; r_held_after[i] := v_held[a];
+            x := CASE v_refusal WHEN 'counter_insufficient_funds' THEN b ELSE a END;
+            r_outcome[i] := v_refusal; r_balance_after[i] := v_posted[x]; r_held_after[i] := v_held[x];
+            r_floor[i] := v_floor[x];
             CONTINUE;
         END IF;
 

@@ -1,0 +1,1 @@
+"""The one door: owns accounts and changes, and the SQL that writes them."""

@@ -1,0 +1,1 @@
+"""Own money: the only writer of held balances."""

@@ -1,0 +1,280 @@
+"""Group commit: concurrent money operations of a process become one call, one transaction, one fsync.
+
+There is no timer. A batch is what arrived while the one before it committed; a lone request is a
+batch of one. The queue is bounded and takes tenants in turn. Every request has a deadline of its own;
+when it passes the outcome is unknown, never "failed": the same key gives the answer.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import asyncpg
+
+from steelyard.balances.store import find_unlocked, post_batch
+from steelyard.core.clock import Clock
+from steelyard.core.errors import DatabaseUnavailable, Overloaded, SteelyardError
+from steelyard.core.ids import TenantId
+from steelyard.ledger.errors import LedgerFailure
+from steelyard.ledger.model import Order, Posted
+from steelyard.ledger.outcomes import Outcome, columns_of, outcomes_of
+from steelyard.runtime.database import CONNECTION_LOST, Connection, connect
+
+BATCH_LIMIT = 512
+CALL_DEADLINE_S = 5.0
+LOCK_WAIT_MS = 250
+RECONNECT_PAUSE_S = 0.1
+SLOW_LANES = 8
+RACE_RETRIES = 3
+
+# Two processes met on one key; nothing was written, the next try sees what the other one did.
+RACES = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+@dataclass(slots=True)
+class _Request:
+    order: Order
+    answer: asyncio.Future[Posted]
+    deadline_s: float
+    """When its caller stops waiting, on the clock's monotonic scale."""
+
+
+@dataclass(slots=True)
+class CommitCounts:
+    """What happened so far, for metrics."""
+
+    batches: int = 0
+    requests: int = 0
+    largest_batch: int = 0
+    bisections: int = 0
+    races: int = 0
+    set_aside: int = 0
+    reconnects: int = 0
+    posted: int = 0
+    replayed: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class GroupCommit:
+    """Takes orders from many callers and commits them together.
+
+    `publish` is told every batch's row and outcomes after its commit; it must not wait or raise.
+    """
+
+    url: str
+    clock: Clock
+    publish: Callable[[list[Order], list[Outcome], asyncpg.Record], None] = lambda *_: None
+    queue_limit: int = 10_000
+    deadline_s: float = 2.5
+    by_tenant: bool = False
+    """Whether a batch may hold one tenant only: the server grants no BYPASSRLS."""
+    counts: CommitCounts = field(default_factory=CommitCounts)
+    _queues: OrderedDict[TenantId, deque[_Request]] = field(default_factory=OrderedDict)
+    _waiting: int = 0
+    _loop: asyncio.Task[None] | None = None
+    _slow: set[asyncio.Task[None]] = field(default_factory=set)
+    _connection: Connection | None = None
+    _closed: bool = False
+
+    @property
+    def queue_length(self) -> int:
+        """How many requests wait for a batch."""
+        return self._waiting
+
+    async def post(self, order: Order) -> Posted:
+        """Commit one order with whatever else is waiting.
+
+        Returns:
+            What was posted; the earlier outcome where this key was used for the same order before.
+        Raises:
+            SteelyardError: One of `ledger.errors` and NotFound: refused, nothing was written for it.
+            Overloaded: The queue is full; nothing was written.
+            DatabaseUnavailable: No answer before the deadline; whether it took effect is unknown.
+        """
+        if self._closed:
+            raise DatabaseUnavailable(doing="shutting down")
+        if self._waiting >= self.queue_limit:
+            raise Overloaded(queue="the ledger", limit=self.queue_limit)
+        answer: asyncio.Future[Posted] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Request(order, answer, self.clock.monotonic_s() + self.deadline_s))
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run(), name="group commit")
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                return await answer
+        except TimeoutError:
+            raise DatabaseUnavailable(doing="committing") from None
+
+    async def close(self, *, drain_s: float = 5.0) -> None:
+        """Take no more, let what waits finish, close the connection."""
+        self._closed = True
+        tasks = [task for task in (self._loop, *self._slow) if task is not None and not task.done()]
+        if tasks:
+            _, unfinished = await asyncio.wait(tasks, timeout=drain_s)
+            for task in unfinished:
+                task.cancel()
+        self._drop_connection()
+
+    def _enqueue(self, request: _Request) -> None:
+        self._queues.setdefault(request.order.tenant, deque()).append(request)
+        self._waiting += 1
+
+    def _take(self) -> list[_Request]:
+        """Take the next batch, one request of each tenant in turn; callers who gave up are passed over."""
+        batch: list[_Request] = []
+        while self._queues and len(batch) < BATCH_LIMIT:
+            tenant, queue = self._queues.popitem(last=False)
+            share = BATCH_LIMIT if self.by_tenant or not self._queues else 1
+            while queue and share > 0 and len(batch) < BATCH_LIMIT:
+                request = queue.popleft()
+                self._waiting -= 1
+                if not request.answer.done():
+                    batch.append(request)
+                    share -= 1
+            if queue:
+                self._queues[tenant] = queue
+            if self.by_tenant and batch:
+                break
+        return batch
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._take()
+            if batch:
+                await self._commit(batch)
+
+    async def _commit(self, batch: list[_Request]) -> None:
+        """Commit one batch, whatever happens to the connection, until its callers have given up."""
+        races = 0
+        while True:
+            batch = [
+                r for r in batch if not r.answer.done() and r.deadline_s > self.clock.monotonic_s()
+            ]
+            if not batch:
+                return
+            try:
+                async with asyncio.timeout(CALL_DEADLINE_S):
+                    connection = await self._connected()
+                    await self._call(connection, batch)
+            except asyncpg.LockNotAvailableError:
+                batch = await self._set_aside_locked(batch)
+            except RACES:
+                self.counts.races += 1
+                races += 1
+                if races > RACE_RETRIES:
+                    await self._bisect(batch, "the same key is being used elsewhere")
+                    return
+            except CONNECTION_LOST:
+                self.counts.reconnects += 1
+                self._drop_connection()
+                await asyncio.sleep(RECONNECT_PAUSE_S)
+            except asyncpg.PostgresError as error:
+                await self._bisect(batch, f"{type(error).__name__} {error.sqlstate}")
+                return
+            else:
+                return
+
+    async def _call(self, connection: Connection, batch: list[_Request]) -> None:
+        orders = [request.order for request in batch]
+        now = self.clock.now()
+        expires_at = [
+            None if o.expires_in_s is None else now + timedelta(seconds=o.expires_in_s)
+            for o in orders
+        ]
+        row = await post_batch(connection, now, columns_of(orders, expires_at))
+        outcomes = outcomes_of(orders, row)
+        self._count(outcomes)
+        for request, outcome in zip(batch, outcomes, strict=True):
+            if request.answer.done():
+                continue
+            if isinstance(outcome, SteelyardError):
+                request.answer.set_exception(outcome)
+            else:
+                request.answer.set_result(outcome)
+        self.publish(orders, outcomes, row)
+
+    def _count(self, outcomes: list[Outcome]) -> None:
+        counts = self.counts
+        counts.batches += 1
+        counts.requests += len(outcomes)
+        counts.largest_batch = max(counts.largest_batch, len(outcomes))
+        for outcome in outcomes:
+            if isinstance(outcome, SteelyardError):
+                counts.refused += 1
+            elif outcome.replayed:
+                counts.replayed += 1
+            else:
+                counts.posted += 1
+
+    async def _bisect(self, batch: list[_Request], reason: str) -> None:
+        """Find the one order that makes a batch fail, so that it fails alone."""
+        if len(batch) == 1:
+            if not batch[0].answer.done():
+                batch[0].answer.set_exception(LedgerFailure(reason=reason))
+            return
+        self.counts.bisections += 1
+        middle = len(batch) // 2
+        await self._commit(batch[:middle])
+        await self._commit(batch[middle:])
+
+    async def _set_aside_locked(self, batch: list[_Request]) -> list[_Request]:
+        """Move requests whose account somebody's own transaction holds to a slow lane; return the others."""
+        connection = await self._connected()
+        places = [
+            (r.order.tenant, a)
+            for r in batch
+            for a in (r.order.account, r.order.counter)
+            if a is not None
+        ]
+        free = await find_unlocked(connection, places)
+        ready = [
+            r
+            for r in batch
+            if r.order.account in free and (r.order.counter is None or r.order.counter in free)
+        ]
+        aside = [r for r in batch if r not in ready]
+        if not aside:
+            return ready
+        self.counts.set_aside += len(aside)
+        if len(self._slow) >= SLOW_LANES:
+            for request in aside:
+                if not request.answer.done():
+                    request.answer.set_exception(
+                        Overloaded(queue="locked accounts", limit=SLOW_LANES)
+                    )
+        else:
+            task = asyncio.create_task(self._commit_slowly(aside), name="slow commit")
+            self._slow.add(task)
+            task.add_done_callback(self._slow.discard)
+        return ready
+
+    async def _commit_slowly(self, batch: list[_Request]) -> None:
+        """Wait for the lock on a connection of its own, as long as the callers do."""
+        try:
+            connection = await connect(self.url)
+            try:
+                async with asyncio.timeout(self.deadline_s):
+                    await self._call(connection, batch)
+            finally:
+                connection.terminate()
+        except (asyncpg.PostgresError, *CONNECTION_LOST):  # type: ignore[misc]
+            for request in batch:
+                if not request.answer.done():
+                    request.answer.set_exception(
+                        DatabaseUnavailable(doing="waiting for a locked account")
+                    )
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(
+                self.url, options=(("lock_timeout", str(LOCK_WAIT_MS)),)
+            )
+        return self._connection
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

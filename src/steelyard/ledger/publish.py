@@ -1,0 +1,97 @@
+"""The fast path after a commit: cache, then bus. May be lost; the relay makes up for it."""
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from steelyard.core.clock import Clock
+from steelyard.core.ids import TransactionId, UserId
+from steelyard.ledger.errors import InsufficientFunds
+from steelyard.ledger.model import Kind, Order, Posted
+from steelyard.ledger.outcomes import Outcome
+from steelyard.runtime.bus import BalanceEvent, ChangeBus
+from steelyard.runtime.cache import BalanceCache, CachedBalance
+from steelyard.runtime.currencies import find_currency
+
+
+@dataclass(slots=True)
+class PublishChanges:
+    """Tells cache and bus what a batch did."""
+
+    bus: ChangeBus
+    cache: BalanceCache
+    clock: Clock
+
+    def __call__(self, orders: list[Order], outcomes: list[Outcome], row: asyncpg.Record) -> None:
+        """Publish every step of the batch in order; a replayed outcome is published by nobody again."""
+        for index, (order, outcome) in enumerate(zip(orders, outcomes, strict=True)):
+            if isinstance(outcome, Posted):
+                if not outcome.replayed:
+                    self._publish_posted(outcome, row, index)
+            elif isinstance(outcome, InsufficientFunds) and order.kind is not Kind.REVERSAL:
+                self._publish_refusal(order, outcome, row, index)
+
+    def _publish_posted(self, posted: Posted, row: asyncpg.Record, index: int) -> None:
+        self._publish_step(posted.transaction, posted)
+        counter_balance = row["r_counter_balance_after"][index]
+        if posted.counter is not None and counter_balance is not None:
+            other = Posted(
+                posted.transaction,
+                False,
+                posted.kind,
+                posted.tenant,
+                posted.counter,
+                row["r_counter_user_id"][index],
+                posted.currency,
+                -posted.amount,
+                0,
+                counter_balance,
+                row["r_counter_held_after"][index],
+                row["r_counter_seq"][index],
+                posted.posted_at,
+            )
+            self._publish_step(posted.transaction, other)
+
+    def _publish_step(self, transaction: TransactionId, step: Posted) -> None:
+        digits = find_currency(step.currency).digits
+        self.cache.set_if_newer(
+            step.tenant, step.account, CachedBalance(step.available_after, digits, step.seq)
+        )
+        self.bus.publish(
+            BalanceEvent(
+                event="balance_updated",
+                tenant=step.tenant,
+                account=step.account,
+                user=step.user,
+                currency=step.currency,
+                seq=step.seq,
+                kind=step.kind,
+                amount=step.amount - step.held_amount,
+                posted=step.balance_after,
+                held=step.held_after,
+                at=step.posted_at,
+                transaction=transaction,
+            )
+        )
+
+    def _publish_refusal(
+        self, order: Order, refusal: InsufficientFunds, row: asyncpg.Record, index: int
+    ) -> None:
+        user: UserId | None = row["r_user_id"][index]
+        self.bus.publish(
+            BalanceEvent(
+                event="balance_insufficient",
+                tenant=order.tenant,
+                account=refusal.account,
+                user=user,
+                currency=refusal.currency,
+                seq=None,
+                kind=order.kind,
+                amount=0,
+                posted=row["r_balance_after"][index],
+                held=row["r_held_after"][index],
+                at=self.clock.now(),
+                transaction=None,
+                required=refusal.required,
+            )
+        )
