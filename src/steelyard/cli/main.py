@@ -1,13 +1,57 @@
-"""The `steelyard` command."""
+"""The `steelyard` command: finds the command's module when it is asked for, and ends with its code."""
 
-from typing import Annotated
+import sys
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from steelyard import __version__
 
+# Command -> module with a `typer.Typer` named `app`. Nothing of it is imported before it is asked for.
+COMMANDS = {
+    "up": "steelyard.cli.up",
+    "serve": "steelyard.cli.serve",
+    "migrate": "steelyard.cli.migrate",
+    "token": "steelyard.cli.token",
+    "tenant": "steelyard.cli.tenant",
+    "user": "steelyard.cli.user",
+    "key": "steelyard.cli.key",
+    "import": "steelyard.cli.import_file",
+    "verify": "steelyard.cli.verify",
+    "doctor": "steelyard.cli.doctor",
+    "config": "steelyard.cli.config",
+    "openapi": "steelyard.cli.openapi",
+    "bench": "steelyard.cli.bench",
+}
+ALIASES = {"balance:verify-sync": "verify"}
+
+
+class Commands(TyperGroup):
+    """Commands by name, each imported at its first use."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names shown in the help, in order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and return a command, or None where there is none of this name."""
+        name = ALIASES.get(cmd_name, cmd_name)
+        module = COMMANDS.get(name)
+        if module is None:
+            return None
+        command = typer.main.get_command(import_module(module).app)
+        command.name = name
+        return command
+
+
 app = typer.Typer(
-    name="steelyard", no_args_is_help=True, help="Money balances that are true and live."
+    name="steelyard",
+    cls=Commands,
+    add_completion=False,
+    help="Money balances that are true and live.",
 )
 
 
@@ -17,8 +61,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -27,8 +72,41 @@ def root(
     ] = False,
 ) -> None:
     """Money balances that are true and live."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def run() -> None:
     """Run the command with the arguments of the process; ends the process with its exit code."""
-    app(prog_name="steelyard")
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        Its exit code: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 provider down,
+        6 discrepancies remain, 130 interrupted.
+    """
+    try:
+        ended_with = app(arguments, prog_name="steelyard", standalone_mode=False)
+        return ended_with if isinstance(ended_with, int) else 0
+    except BrokenPipeError:
+        return _end_quietly()
+    except (TyperException, typer.Abort, KeyboardInterrupt) as error:
+        from steelyard.cli.outcome import explain_usage
+
+        return explain_usage(error, wants_json="--json" in arguments)
+    except Exception as error:
+        # The process edge: a person sees a sentence and a code, never a traceback.
+        from steelyard.cli.outcome import explain_failure
+
+        return explain_failure(error, wants_json="--json" in arguments)
+
+
+def _end_quietly() -> int:
+    """Whoever read our output has gone; that is no error of ours, and there is nobody to tell."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
