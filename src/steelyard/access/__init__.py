@@ -1,0 +1,1 @@
+"""Who asks: tenant, principal, roles, tokens, API keys, audit record."""
