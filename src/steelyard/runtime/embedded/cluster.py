@@ -6,9 +6,10 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-from steelyard.runtime.embedded.address import ROOT_ROLE
+from steelyard.runtime.embedded.address import DATABASE, ROOT_ROLE
 from steelyard.runtime.embedded.binaries import Binaries
 from steelyard.runtime.embedded.errors import PostgresStartFailed, PostgresVersionMismatch
 from steelyard.runtime.embedded.folder import (
@@ -23,8 +24,9 @@ from steelyard.runtime.embedded.folder import (
 from steelyard.runtime.embedded.launch_ways import LaunchIdentity
 from steelyard.runtime.embedded.server_settings import SIGN_IN_RULES
 
-INITDB_DEADLINE_S = 300.0
+STEP_DEADLINE_S = 300.0
 FIRST_MAJOR_WITH_BUILTIN_LOCALE = 17
+FIRST_MAJOR_WITH_SYNC_METHOD = 17
 
 
 def check_major(folder: DataFolder, binaries: Binaries) -> None:
@@ -32,8 +34,10 @@ def check_major(folder: DataFolder, binaries: Binaries) -> None:
 
     Raises:
         PostgresVersionMismatch: `PG_VERSION` names another major version.
+        DataFolderUnusable: It cannot be read.
     """
-    major = read_cluster_major(folder)
+    with explained(folder):
+        major = read_cluster_major(folder)
     if major is not None and major != binaries.major:
         raise PostgresVersionMismatch(
             data_dir=folder.path, folder_major=major, binaries_version=binaries.version
@@ -63,7 +67,7 @@ def make_cluster(
 ) -> None:
     """Make a cluster under another name and rename it when it is whole.
 
-    UTF-8, C.UTF-8 order, data checksums, passwords for everyone.
+    UTF-8, C.UTF-8 order, data checksums, passwords for everyone, and the product's empty database.
 
     Raises:
         PostgresStartFailed: initdb failed; what it made is removed.
@@ -76,7 +80,12 @@ def make_cluster(
         password_file = folder.run / f".initdb-{secrets.token_hex(4)}"
         write_private(password_file, password + "\n", owner=(identity.uid, identity.gid))
     try:
-        _run_initdb(folder, binaries, identity, arguments=_arguments(binaries, part, password_file))
+        initdb, postgres = binaries.program("initdb"), binaries.program("postgres")
+        arguments = _arguments(binaries, part, password_file)
+        _run(folder, identity, identity.command(initdb, *arguments))
+        single = identity.command(postgres, "--single", "-F", "-D", str(part), "postgres")
+        _run(folder, identity, single, text=f"CREATE DATABASE {DATABASE}\n")
+        _run(folder, identity, identity.command(initdb, *_sync_arguments(binaries, part)))
         with explained(folder):
             part.rename(folder.cluster)
             sync_folder(folder.path)
@@ -121,23 +130,37 @@ def _arguments(binaries: Binaries, cluster: Path, password_file: Path) -> list[s
         *locale,
         "--data-checksums",
         "--no-instructions",
+        "--no-sync",  # once, at the end: see `_sync_arguments`
     ]
 
 
-def _run_initdb(
-    folder: DataFolder, binaries: Binaries, identity: LaunchIdentity, *, arguments: list[str]
+def _sync_arguments(binaries: Binaries, cluster: Path) -> list[str]:
+    """Put the whole cluster on the disk: one call where there is one, else a call a file."""
+    method = []
+    if int(binaries.major) >= FIRST_MAJOR_WITH_SYNC_METHOD and sys.platform == "linux":
+        method = ["--sync-method=syncfs"]
+    return ["--sync-only", *method, f"--pgdata={cluster}"]
+
+
+def _run(
+    folder: DataFolder, identity: LaunchIdentity, command: list[str], *, text: str = ""
 ) -> None:
+    """Run one program as the server's user, its words to the log.
+
+    Raises:
+        PostgresStartFailed: It failed; the message holds its first words about that.
+    """
     with explained(folder):
         log = open_log(folder)
     try:
         done = subprocess.run(
-            identity.command(binaries.program("initdb"), *arguments),
-            stdin=subprocess.DEVNULL,
+            command,
+            input=text,
             stdout=log,
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=INITDB_DEADLINE_S,
+            timeout=STEP_DEADLINE_S,
             check=False,
             cwd=folder.path,
             env=clean_environment(folder),
@@ -152,6 +175,11 @@ def _run_initdb(
     finally:
         os.close(log)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
-        problem = "; ".join(lines[:2]) or f"initdb ended with {done.returncode}"
+        telling = ("error", "fatal", "panic", "could not")
+        lines = [
+            line
+            for line in done.stderr.splitlines()
+            if any(word in line.lower() for word in telling)
+        ]
+        problem = "; ".join(lines[:2]) or f"{command} ended with {done.returncode}"
         raise PostgresStartFailed(step="making the database", problem=problem, log=folder.log)

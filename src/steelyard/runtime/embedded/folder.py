@@ -151,6 +151,17 @@ def explained(folder: DataFolder) -> Iterator[None]:
         ) from error
 
 
+def nearest_existing(path: Path) -> Path:
+    """Return the path, or the nearest one above it that exists and can be seen."""
+    for one in (path, *path.parents):
+        try:
+            one.stat()
+        except OSError:
+            continue
+        return one
+    return Path("/")
+
+
 def check_space(folder: DataFolder) -> None:
     """Refuse to make a new database on a disk that is about to be full.
 

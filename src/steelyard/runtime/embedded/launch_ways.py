@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from steelyard.runtime.embedded.errors import RootUnsupported
-from steelyard.runtime.embedded.folder import DataFolder
+from steelyard.runtime.embedded.folder import DataFolder, explained, nearest_existing
 
 PROBE_DEADLINE_S = 20.0
 SERVICE_USERS = ("postgres", "nobody")
@@ -23,7 +23,8 @@ class LaunchIdentity:
     """Who the server's processes are.
 
     `uid` and `gid` own the cluster's files. `prefix` is put before a command. With `switches`,
-    the command is started as another user.
+    the command is started as another user. With `opens_folder`, that user reaches the data folder
+    only after `open_folder`.
     """
 
     description: str
@@ -31,6 +32,7 @@ class LaunchIdentity:
     gid: int
     prefix: tuple[str, ...] = ()
     switches: bool = False
+    opens_folder: bool = False
 
     def command(self, program: Path, *arguments: str) -> list[str]:
         """Return the full command for one program."""
@@ -119,16 +121,16 @@ def run_in_user_namespace(folder: DataFolder) -> LaunchIdentity | Unfit:
     )
     if not identity.can_run("/bin/sh", "-c", 'test "$(id -u)" -ne 0'):
         return Unfit("user namespaces are not allowed here")
-    if not identity.can_enter(folder.path):
+    if not identity.can_enter(nearest_existing(folder.path)):
         return Unfit(f"{folder.path} cannot be reached from a user namespace")
     return identity
 
 
 def run_as_service_user(folder: DataFolder) -> LaunchIdentity | Unfit:
-    """As an existing service user who can reach the folder; only a folder of ours is opened.
+    """As an existing service user who can reach the folder, or could once it is opened.
 
-    A data folder that this product made gets the service user's group and mode 0710. The modes of
-    its ancestors, and of a folder somebody else made, are never changed.
+    Only a data folder that this product made is opened; its ancestors, and a folder that somebody
+    else made, stay as they are.
     """
     if os.geteuid() != 0:
         return Unfit("only root can start a server as a service user")
@@ -137,13 +139,15 @@ def run_as_service_user(folder: DataFolder) -> LaunchIdentity | Unfit:
     for user in (users[name] for name in SERVICE_USERS if name in users):
         if owner not in (None, 0, user.pw_uid):
             continue
+        opens = folder.is_ours() or not folder.path.exists()
         identity = LaunchIdentity(
-            f"service user {user.pw_name}", user.pw_uid, user.pw_gid, switches=True
+            f"service user {user.pw_name}",
+            user.pw_uid,
+            user.pw_gid,
+            switches=True,
+            opens_folder=opens,
         )
-        if folder.is_ours() and identity.can_enter(folder.path.parent):
-            os.chown(folder.path, -1, user.pw_gid)
-            folder.path.chmod(0o710)
-        if identity.can_enter(folder.path):
+        if identity.can_enter(nearest_existing(folder.path.parent if opens else folder.path)):
             return identity
     return Unfit(f"no service user ({', '.join(SERVICE_USERS)}) can reach {folder.path}")
 
@@ -161,14 +165,23 @@ def choose_identity(folder: DataFolder, ways: Sequence[LaunchWay] = DEFAULT_WAYS
 
     Raises:
         RootUnsupported: None does; it names the reason for each.
+        DataFolderUnusable: The folder cannot even be looked at.
     """
     reasons: list[str] = []
     for way in ways:
-        found = way(folder)
+        with explained(folder):
+            found = way(folder)
         if isinstance(found, LaunchIdentity):
             return found
         reasons.append(found.reason)
     raise RootUnsupported(data_dir=folder.path, reasons=tuple(reasons))
+
+
+def open_folder(folder: DataFolder, identity: LaunchIdentity) -> None:
+    """Let the service user pass through a data folder of ours: its group, mode 0710."""
+    if identity.opens_folder:
+        os.chown(folder.path, -1, identity.gid)
+        folder.path.chmod(0o710)
 
 
 def _cluster_owner(folder: DataFolder) -> int | None:

@@ -37,6 +37,7 @@ from steelyard.runtime.embedded.launch_ways import (
     LaunchIdentity,
     LaunchWay,
     choose_identity,
+    open_folder,
 )
 from steelyard.runtime.embedded.probe import ask
 from steelyard.runtime.embedded.processes import (
@@ -251,6 +252,7 @@ def _prepare(start: _Start) -> tuple[LaunchIdentity, Binaries]:
         report("removed a database whose making had been interrupted")
     identity = choose_identity(folder, start.ways)
     with explained(folder):
+        open_folder(folder, identity)
         make_for(folder.run, uid=identity.uid, gid=identity.gid)
         for path in folder.run.glob(".s.PGSQL.*"):  # no server lives: the lock is ours
             path.unlink(missing_ok=True)
