@@ -17,7 +17,7 @@ from steelyard.access.model import (
     UserStatus,
 )
 from steelyard.core.ids import TenantId, UserId
-from steelyard.runtime.database import Database, UnitOfWork
+from steelyard.runtime.database import Connection, Database, UnitOfWork
 
 # --- standing: what may end a credential before its time --------------------------------------
 
@@ -305,3 +305,58 @@ def _audit_line(row: asyncpg.Record) -> AuditLine:
         row["request_id"],
         details,
     )
+
+
+# --- the catalogue, for the start-up guard ----------------------------------------------------
+
+
+async def read_login(connection: Connection) -> asyncpg.Record:
+    """Return what the logged-in role is; membership counts whether or not it is inherited."""
+    row = await connection.fetchrow(
+        "SELECT r.rolname, r.rolsuper, r.rolbypassrls, r.rolcreaterole,"
+        "       ARRAY (SELECT g.rolname::text FROM pg_roles g WHERE g.oid <> r.oid"
+        "                 AND pg_has_role(r.oid, g.oid, 'MEMBER') AND (g.rolsuper OR g.rolbypassrls"
+        "                 OR g.rolcreaterole OR g.rolname IN ('steelyard_owner', 'steelyard_ledger'))"
+        "               ORDER BY g.rolname) AS strong_groups,"
+        "       ARRAY (SELECT c.relname::text FROM pg_class c"
+        "               WHERE c.relnamespace = to_regnamespace('steelyard')"
+        "                 AND pg_has_role(r.oid, c.relowner, 'MEMBER') ORDER BY c.relname) AS owned"
+        "  FROM pg_roles r WHERE r.rolname = session_user"
+    )
+    assert row is not None, "whoever is logged in is a role"
+    return row
+
+
+async def list_walls(connection: Connection) -> list[asyncpg.Record]:
+    """Return every table and view of the schema, its row security, and each of its policies as one text."""
+    return await connection.fetch(
+        "SELECT c.relname, c.relkind::text AS relkind, c.relrowsecurity, c.relforcerowsecurity,"
+        "       coalesce(c.reloptions @> '{security_invoker=true}', false) AS is_invoker,"
+        "       ARRAY (SELECT concat_ws(' ', p.polcmd, p.polroles::text, pg_get_expr(p.polqual, c.oid),"
+        "                               pg_get_expr(p.polwithcheck, c.oid))"
+        "                FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive"
+        "               ORDER BY p.polname) AS policies"
+        "  FROM pg_class c WHERE c.relnamespace = to_regnamespace('steelyard')"
+        "   AND c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY c.relname"
+    )
+
+
+async def list_rights(connection: Connection) -> set[tuple[str, str]]:
+    """Return each (table, right to write) that the logged-in role has in the schema."""
+    rows = await connection.fetch(
+        "SELECT c.relname, w.verb FROM pg_class c"
+        " CROSS JOIN unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) AS w (verb)"
+        " WHERE c.relnamespace = to_regnamespace('steelyard') AND c.relkind IN ('r', 'p', 'f')"
+        "   AND (has_table_privilege(session_user, c.oid, w.verb)"
+        "        OR (w.verb IN ('INSERT', 'UPDATE')"
+        "            AND has_any_column_privilege(session_user, c.oid, w.verb)))"
+    )
+    return {(row["relname"], row["verb"]) for row in rows}
+
+
+async def ledger_bypasses_row_security(connection: Connection) -> bool:
+    """Say whether the role that owns the functions of money reads across tenants."""
+    bypasses: bool | None = await connection.fetchval(
+        "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'steelyard_ledger'"
+    )
+    return bool(bypasses)

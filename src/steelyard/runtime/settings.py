@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
         "HS256", description="The one algorithm accepted."
     )
+    jwt_secret_file: Path | None = Field(
+        None, description="File (0600) with the HS256 secret; the data folder's own if unset."
+    )
     jwt_public_key_file: Path | None = Field(
         None, description="PEM public key, for ES256 and EdDSA."
     )

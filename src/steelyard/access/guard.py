@@ -1,0 +1,176 @@
+"""The guard at start: the process does not run where the wall between tenants would not hold.
+
+Every table of the schema is either a tenant table or a named exception; one that is neither stops the
+start, so that a new table cannot be forgotten.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import asyncpg
+
+from steelyard.access import store
+from steelyard.access.errors import UnsafeDatabase
+from steelyard.runtime.database import Database
+
+TENANT_TABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "tenant": "id",
+        "app_user": "tenant_id",
+        "api_key": "tenant_id",
+        "audit": "tenant_id",
+        "book": "tenant_id",
+        "account": "tenant_id",
+        "change": "tenant_id",
+        "operation": "tenant_id",
+        "hold": "tenant_id",
+        "topup": "tenant_id",
+    }
+)
+"""Each table that holds tenants' rows, with the column that says whose."""
+
+EXCEPTIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "relay_position": "how far the relay has read; one row for the whole installation",
+        "alembic_version": "the schema's revision",
+    }
+)
+"""Each table that holds no tenant's rows, and why."""
+
+ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
+    {
+        ("app_user", "INSERT"),
+        ("app_user", "UPDATE"),
+        ("api_key", "INSERT"),
+        ("api_key", "UPDATE"),
+        ("topup", "INSERT"),
+        ("topup", "UPDATE"),
+        ("audit", "INSERT"),
+        ("relay_position", "INSERT"),
+        ("relay_position", "UPDATE"),
+    }
+)
+"""All that the running product may write itself; money has its own door."""
+
+_PROVISION: Final = "Run `steelyard migrate` and log in as the role it makes"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardReport:
+    """What the guard found where everything holds."""
+
+    role: str
+    batches_mix_tenants: bool
+    """False where `steelyard_ledger` lacks BYPASSRLS: batches are cut by tenant, and start-up says so."""
+
+
+async def check_database(database: Database) -> GuardReport:
+    """Let the process start on this database, or refuse.
+
+    Raises:
+        UnsafeDatabase: The logged-in role is too strong, a table lacks its wall, or the schema is not known.
+        DatabaseUnavailable: It did not answer.
+    """
+    async with database.connection() as connection:
+        login = await store.read_login(connection)
+        check_login(login)
+        for relation in (relations := await store.list_walls(connection)):
+            check_relation(relation)
+        check_tables_are_there({relation["relname"] for relation in relations})
+        check_rights(login["rolname"], await store.list_rights(connection))
+        mixes = await store.ledger_bypasses_row_security(connection)
+    return GuardReport(login["rolname"], mixes)
+
+
+def check_login(login: asyncpg.Record) -> None:
+    """Refuse a role that row-level security does not bind, or that could free itself of it.
+
+    Raises:
+        UnsafeDatabase: It is such a role.
+    """
+    role = login["rolname"]
+    for column, what in (
+        ("rolsuper", "is a superuser"),
+        ("rolbypassrls", "has BYPASSRLS"),
+        ("rolcreaterole", "has CREATEROLE"),
+    ):
+        if login[column]:
+            raise UnsafeDatabase(
+                found=f"the database role {role!r} {what} and would see every tenant's rows",
+                remedy=_PROVISION,
+            )
+    if login["strong_groups"]:
+        groups = ", ".join(login["strong_groups"])
+        raise UnsafeDatabase(
+            found=f"the database role {role!r} is a member of {groups} and could write money past its door",
+            remedy=f"Revoke that membership. {_PROVISION}",
+        )
+    if login["owned"]:
+        raise UnsafeDatabase(
+            found=f"the database role {role!r} owns {', '.join(login['owned'])} and could take the walls down",
+            remedy=_PROVISION,
+        )
+
+
+def check_relation(relation: asyncpg.Record) -> None:
+    """Refuse a table or view that could show one tenant's rows to another.
+
+    Raises:
+        UnsafeDatabase: It is not known, its row security is off or not forced, or its policy is another.
+    """
+    name = relation["relname"]
+    if relation["relkind"] == "v" and relation["is_invoker"]:
+        return  # it reads with the caller's rights, so the tables' walls hold
+    if relation["relkind"] not in ("r", "p"):
+        raise UnsafeDatabase(
+            found=f"steelyard.{name} reads with its owner's rights and would show every tenant's rows",
+            remedy="Drop it, or make it a view with security_invoker",
+        )
+    if name in EXCEPTIONS:
+        return
+    if name not in TENANT_TABLES:
+        raise UnsafeDatabase(
+            found=f"the table steelyard.{name} is neither a tenant table nor a named exception",
+            remedy="Run the release that knows it, or drop it",
+        )
+    if not (relation["relrowsecurity"] and relation["relforcerowsecurity"]):
+        raise UnsafeDatabase(
+            found=f"the table steelyard.{name} does not force row-level security",
+            remedy=f"ALTER TABLE steelyard.{name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+        )
+    wall = f"({TENANT_TABLES[name]} = ( SELECT steelyard.current_tenant() AS current_tenant))"
+    if list(relation["policies"]) != [f"* {{0}} {wall} {wall}"]:
+        raise UnsafeDatabase(
+            found=f"the policies of steelyard.{name} are not the one that lets a tenant see its own rows",
+            remedy="Restore the policy tenant_wall of the migrations and drop every other permissive one",
+        )
+
+
+def check_tables_are_there(found: set[str]) -> None:
+    """Refuse a schema that lacks a table.
+
+    Raises:
+        UnsafeDatabase: One is missing.
+    """
+    missing = sorted((TENANT_TABLES.keys() | EXCEPTIONS.keys()) - found)
+    if missing:
+        raise UnsafeDatabase(
+            found=f"the schema steelyard lacks {', '.join(missing)}",
+            remedy="Run `steelyard migrate`",
+        )
+
+
+def check_rights(role: str, rights: set[tuple[str, str]]) -> None:
+    """Refuse a role that may write more than the product writes itself.
+
+    Raises:
+        UnsafeDatabase: It may.
+    """
+    surplus = sorted(f"{verb} {table}" for table, verb in rights - ALLOWED_WRITES)
+    if surplus:
+        raise UnsafeDatabase(
+            found=f"the database role {role!r} may {', '.join(surplus)} and could write past the one door",
+            remedy="Revoke these rights",
+        )

@@ -1,0 +1,51 @@
+"""Tenants: made and listed by the operator of the installation, read by their own callers."""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from steelyard.access import store
+from steelyard.access.model import Tenant, TenantStatus
+from steelyard.core.errors import InvalidInput, NotFound
+from steelyard.core.ids import TenantId, parse_tenant_id
+from steelyard.runtime.database import Database, UnitOfWork
+
+
+async def create_tenant(
+    database: Database, tenant: TenantId, *, name: str, time_zone: str = "UTC", now: datetime
+) -> bool:
+    """Make a tenant; one with this id that is there already stays as it is.
+
+    Returns:
+        Whether it was new.
+    Raises:
+        InvalidInput: Id, name or zone is not acceptable.
+    """
+    parse_tenant_id(tenant)
+    if not 1 <= len(name) <= 200 or not name.isprintable():
+        raise InvalidInput(field="name", problem="a name is 1 to 200 printable characters")
+    try:
+        ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidInput(
+            field="time_zone", problem=f"{time_zone[:60]!r} is no IANA time zone"
+        ) from error
+    return await store.create_tenant(
+        database, Tenant(tenant, name, time_zone, TenantStatus.ACTIVE, now)
+    )
+
+
+async def get_tenant(uow: UnitOfWork) -> Tenant:
+    """Return the unit of work's own tenant.
+
+    Raises:
+        NotFound: There is no such tenant.
+    """
+    found = await store.find_tenant(uow)
+    if found is None:
+        raise NotFound(kind="tenant", identifier=uow.tenant)
+    return found
+
+
+async def list_tenants(database: Database) -> list[Tenant]:
+    """Return every tenant by id. Crosses the wall between tenants: for the operator's commands only."""
+    return await store.list_tenants(database)
