@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import asyncpg
 from steelyard.runtime.embedded import (
     WHEEL_SETTING,
     Binaries,
+    EmbeddedPostgresError,
     EmbeddedServer,
     ServerAddress,
     find_binaries,
@@ -151,6 +154,51 @@ def read_ready(process: subprocess.Popen[str]) -> int:
         _, errors = process.communicate(timeout=20)
         raise AssertionError(f"no server: {words} {errors}")
     return int(words[1])
+
+
+@dataclass(frozen=True)
+class Someone:
+    """A user to act as; `None` means the user who runs the tests."""
+
+    uid: int | None
+    gid: int | None
+
+    @property
+    def owner(self) -> int:
+        """The user's number."""
+        return os.geteuid() if self.uid is None else self.uid
+
+
+def act_as(someone: Someone, environment: dict[str, str], work: Callable[[], str]) -> str:
+    """Do `work` in a forked process as another user; return its answer, or an error's code.
+
+    Forked, not started anew: the other user need not be able to read this Python.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reading)
+            if someone.uid is not None and someone.gid is not None:
+                os.setgroups([])
+                os.setgid(someone.gid)
+                os.setuid(someone.uid)
+            os.chdir("/")
+            os.environ.clear()
+            os.environ.update(environment)
+            try:
+                answer = work()
+            except EmbeddedPostgresError as error:
+                answer = f"{error.code}: {error}"
+        except BaseException:  # the parent shows it
+            answer = traceback.format_exc()
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as answers:
+        answer = answers.read()
+    os.waitpid(child, 0)
+    return answer
 
 
 def modes_above(path: Path) -> dict[str, tuple[int, int, int]]:

@@ -142,12 +142,13 @@ def restart_embedded_postgres(
     Raises:
         EmbeddedPostgresError: As in `start_embedded_postgres`; the lock stays held.
     """
-    is_server_running(server)  # collects an ended child
     held = server.ownership
     folder = DataFolder(server.data_dir)
     waiting = Waiting(folder, held.binaries, read_password(folder), report, deadline_s)
     port = None if server.address.is_socket else server.address.port
-    return _have_server(_Start(waiting, held.lock, held.ways, port), held.child)
+    again = _have_server(_Start(waiting, held.lock, held.ways, port), held.child)
+    is_server_running(server)  # an old child that was still ending is collected now
+    return again
 
 
 def find_running_postgres(data_dir: Path) -> ServerAddress | None:
