@@ -18,6 +18,7 @@ from steelyard.access.model import (
     Role,
     TenantStatus,
 )
+from steelyard.access.names import check_name
 from steelyard.access.recent import Recent
 from steelyard.core.clock import Clock
 from steelyard.core.errors import InvalidInput, NotFound
@@ -26,6 +27,7 @@ from steelyard.runtime.database import Database, UnitOfWork
 KEY_PREFIX: Final = "sk_"
 KEY_ROLES: Final = frozenset({Role.SERVICE, Role.OPERATOR, Role.ADMIN})
 
+_KEY_ID = re.compile(r"[0-9a-f]{16}")
 _KEY = re.compile(r"sk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NO_HASH = bytes(32)
 
@@ -55,8 +57,7 @@ async def create_api_key(
     Raises:
         InvalidInput: The name is not 1 to 200 characters, the role is not one of a program, or the end has passed.
     """
-    if not 1 <= len(order.name) <= 200 or not order.name.isprintable():
-        raise InvalidInput(field="name", problem="a name is 1 to 200 printable characters")
+    check_name(order.name, field="name")
     if order.role not in KEY_ROLES:
         raise InvalidInput(field="role", problem="a key is of role service, operator or admin")
     if order.expires_at is not None and order.expires_at <= now:
@@ -82,9 +83,9 @@ async def revoke_api_key(uow: UnitOfWork, key_id: str, *, now: datetime) -> ApiK
     Raises:
         NotFound: No such key in this tenant.
     """
-    key = await store.revoke_api_key(uow, key_id, now=now)
+    key = await store.revoke_api_key(uow, key_id, now=now) if _KEY_ID.fullmatch(key_id) else None
     if key is None:
-        raise NotFound(kind="API key", identifier=key_id)
+        raise NotFound(kind="API key", identifier=key_id[:40])
     return key
 
 

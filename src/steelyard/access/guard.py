@@ -73,7 +73,8 @@ async def check_database(database: Database) -> GuardReport:
         UnsafeDatabase: The logged-in role is too strong, a table lacks its wall, or the schema is not known.
         DatabaseUnavailable: It did not answer.
     """
-    async with database.connection() as connection:
+    async with database.connection() as connection, connection.transaction(readonly=True):
+        await store.name_everything_in_full(connection)
         login = await store.read_login(connection)
         check_login(login)
         for relation in (relations := await store.list_walls(connection)):
@@ -138,7 +139,7 @@ def check_relation(relation: asyncpg.Record) -> None:
     if not (relation["relrowsecurity"] and relation["relforcerowsecurity"]):
         raise UnsafeDatabase(
             found=f"the table steelyard.{name} does not force row-level security",
-            remedy=f"ALTER TABLE steelyard.{name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+            remedy="Switch its row-level security on and force it, as the migrations do",
         )
     wall = f"({TENANT_TABLES[name]} = ( SELECT steelyard.current_tenant() AS current_tenant))"
     if list(relation["policies"]) != [f"* {{0}} {wall} {wall}"]:

@@ -310,6 +310,11 @@ def _audit_line(row: asyncpg.Record) -> AuditLine:
 # --- the catalogue, for the start-up guard ----------------------------------------------------
 
 
+async def name_everything_in_full(connection: Connection) -> None:
+    """Make expressions of the catalogue read the same whatever the role's search path is; until commit."""
+    await connection.execute("SET LOCAL search_path = pg_catalog")
+
+
 async def read_login(connection: Connection) -> asyncpg.Record:
     """Return what the logged-in role is; membership counts whether or not it is inherited."""
     row = await connection.fetchrow(

@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from steelyard.access import store
 from steelyard.access.model import Tenant, TenantStatus
+from steelyard.access.names import check_name
 from steelyard.core.errors import InvalidInput, NotFound
 from steelyard.core.ids import TenantId, parse_tenant_id
 from steelyard.runtime.database import Database, UnitOfWork
@@ -21,8 +22,7 @@ async def create_tenant(
         InvalidInput: Id, name or zone is not acceptable.
     """
     parse_tenant_id(tenant)
-    if not 1 <= len(name) <= 200 or not name.isprintable():
-        raise InvalidInput(field="name", problem="a name is 1 to 200 printable characters")
+    check_name(name, field="name")
     try:
         ZoneInfo(time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from steelyard.access import store
 from steelyard.access.errors import UserExists
 from steelyard.access.model import RESERVED_SUBJECTS, User, UserStatus
+from steelyard.access.names import check_name
 from steelyard.core.errors import InvalidInput, NotFound
 from steelyard.core.ids import UserId, parse_user_id
 from steelyard.runtime.database import UnitOfWork
@@ -69,19 +70,8 @@ def check_new_user(new: NewUser) -> None:
         raise InvalidInput(
             field="id", problem="this beginning is kept for API keys and the product itself"
         )
-    check_display_name(new.display_name)
-
-
-def check_display_name(name: str | None) -> None:
-    """Let an acceptable display name pass.
-
-    Raises:
-        InvalidInput: It is longer than 200 characters or holds control characters.
-    """
-    if name is not None and (len(name) > 200 or not name.isprintable()):
-        raise InvalidInput(
-            field="display_name", problem="a display name is at most 200 printable characters"
-        )
+    if new.display_name is not None:
+        check_name(new.display_name, field="display_name", least=0)
 
 
 async def create_user(uow: UnitOfWork, new: NewUser, *, now: datetime) -> tuple[User, bool]:
@@ -174,7 +164,8 @@ async def change_user(uow: UnitOfWork, user: UserId, edit: UserEdit, *, now: dat
         raise NotFound(kind="user", identifier=user)
     changed = known[user]
     if edit.display_name is not Keep.KEEP:
-        check_display_name(edit.display_name)
+        if edit.display_name is not None:
+            check_name(edit.display_name, field="display_name", least=0)
         changed = replace(changed, display_name=edit.display_name)
     if edit.status is not Keep.KEEP:
         changed = replace(changed, status=edit.status)
