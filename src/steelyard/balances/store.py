@@ -41,18 +41,19 @@ class BatchColumns:
 
 
 async def post_batch(
-    connection: Connection, now: datetime, columns: BatchColumns
+    connection: Connection, now: datetime, columns: BatchColumns, *, own_transaction: bool = False
 ) -> asyncpg.Record:
     """Decide and write one batch: the only way held money moves.
 
     Locks the accounts in id order until the caller's transaction ends (on a bare connection: at once).
+    With `own_transaction` the books' accounts, which are everybody's, are locked at its commit only.
 
     Returns:
         The record of `r_` arrays described at the function.
     Source: docs/decisions/0001.
     """
     row = await connection.fetchrow(
-        "SELECT * FROM steelyard.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        "SELECT * FROM steelyard.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         now,
         columns.tenants,
         columns.keys,
@@ -65,6 +66,7 @@ async def post_batch(
         columns.expires_at,
         columns.forced,
         columns.details,
+        own_transaction,
     )
     assert row is not None
     return row
@@ -130,7 +132,8 @@ async def open_accounts(
         raise NotFound(kind=kind, identifier=str(error.detail)[:120]) from error
     assert row is not None
     return [
-        (AccountId(id), opened) for id, opened in zip(row["r_id"], row["r_opened"], strict=True)
+        (AccountId(found), opened)
+        for found, opened in zip(row["r_id"], row["r_opened"], strict=True)
     ]
 
 

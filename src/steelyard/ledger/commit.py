@@ -7,7 +7,6 @@ when it passes the outcome is unknown, never "failed": the same key gives the an
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -20,6 +19,7 @@ from steelyard.core.ids import TenantId
 from steelyard.ledger.errors import LedgerFailure
 from steelyard.ledger.model import Order, Posted
 from steelyard.ledger.outcomes import Outcome, columns_of, outcomes_of
+from steelyard.ledger.publish import PublishChanges
 from steelyard.runtime.database import CONNECTION_LOST, Connection, connect
 
 BATCH_LIMIT = 512
@@ -37,8 +37,6 @@ RACES = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.Se
 class _Request:
     order: Order
     answer: asyncio.Future[Posted]
-    deadline_s: float
-    """When its caller stops waiting, on the clock's monotonic scale."""
 
 
 @dataclass(slots=True)
@@ -61,14 +59,14 @@ class CommitCounts:
 class GroupCommit:
     """Takes orders from many callers and commits them together.
 
-    `publish` is told every batch's row and outcomes after its commit; it must not wait or raise.
+    `publish` is told every batch's row and outcomes after its commit; it neither waits nor raises.
     """
 
     url: str
     clock: Clock
-    publish: Callable[[list[Order], list[Outcome], asyncpg.Record], None] = lambda *_: None
+    publish: PublishChanges
     queue_limit: int = 10_000
-    deadline_s: float = 2.5
+    deadline: timedelta = timedelta(seconds=2.5)
     by_tenant: bool = False
     """Whether a batch may hold one tenant only: the server grants no BYPASSRLS."""
     counts: CommitCounts = field(default_factory=CommitCounts)
@@ -99,21 +97,21 @@ class GroupCommit:
         if self._waiting >= self.queue_limit:
             raise Overloaded(queue="the ledger", limit=self.queue_limit)
         answer: asyncio.Future[Posted] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Request(order, answer, self.clock.monotonic_s() + self.deadline_s))
+        self._enqueue(_Request(order, answer))
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run(), name="group commit")
         try:
-            async with asyncio.timeout(self.deadline_s):
+            async with asyncio.timeout(self.deadline.total_seconds()):
                 return await answer
         except TimeoutError:
             raise DatabaseUnavailable(doing="committing") from None
 
-    async def close(self, *, drain_s: float = 5.0) -> None:
+    async def close(self, *, drain: timedelta = timedelta(seconds=5)) -> None:
         """Take no more, let what waits finish, close the connection."""
         self._closed = True
         tasks = [task for task in (self._loop, *self._slow) if task is not None and not task.done()]
         if tasks:
-            _, unfinished = await asyncio.wait(tasks, timeout=drain_s)
+            _, unfinished = await asyncio.wait(tasks, timeout=drain.total_seconds())
             for task in unfinished:
                 task.cancel()
         self._drop_connection()
@@ -150,9 +148,7 @@ class GroupCommit:
         """Commit one batch, whatever happens to the connection, until its callers have given up."""
         races = 0
         while True:
-            batch = [
-                r for r in batch if not r.answer.done() and r.deadline_s > self.clock.monotonic_s()
-            ]
+            batch = [request for request in batch if not request.answer.done()]
             if not batch:
                 return
             try:
@@ -256,7 +252,7 @@ class GroupCommit:
         try:
             connection = await connect(self.url)
             try:
-                async with asyncio.timeout(self.deadline_s):
+                async with asyncio.timeout(self.deadline.total_seconds()):
                     await self._call(connection, batch)
             finally:
                 connection.terminate()

@@ -1,6 +1,8 @@
 """Turns what the SQL function answered into a posted order or a typed error."""
 
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -30,27 +32,30 @@ def columns_of(orders: list[Order], expires_at: list[datetime | None]) -> BatchC
     )
 
 
+_COLUMNS = (
+    "r_outcome",
+    "r_seq",
+    "r_amount",
+    "r_held_amount",
+    "r_balance_after",
+    "r_held_after",
+    "r_floor",
+    "r_posted_at",
+    "r_user_id",
+    "r_currency",
+    "r_counter",
+    "r_counter_seq",
+)
+
+
 def outcomes_of(orders: list[Order], row: asyncpg.Record) -> list[Outcome]:
     """Read one outcome per order from the record of arrays."""
-    columns = zip(
-        orders,
-        row["r_outcome"],
-        row["r_seq"],
-        row["r_amount"],
-        row["r_held_amount"],
-        row["r_balance_after"],
-        row["r_held_after"],
-        row["r_floor"],
-        row["r_posted_at"],
-        row["r_user_id"],
-        row["r_currency"],
-        row["r_counter"],
-        row["r_counter_seq"],
-        strict=True,
-    )
-    outcomes: list[Outcome] = []
-    for (
-        order,
+    columns = zip(orders, *(row[name] for name in _COLUMNS), strict=True)
+    return [_outcome_of(order, answer) for order, *answer in columns]
+
+
+def _outcome_of(order: Order, answer: list[Any]) -> Outcome:
+    (
         outcome,
         seq,
         amount,
@@ -63,50 +68,49 @@ def outcomes_of(orders: list[Order], row: asyncpg.Record) -> list[Outcome]:
         currency,
         counter,
         counter_seq,
-    ) in columns:
-        if outcome == "posted" or outcome == "replayed":
-            outcomes.append(
-                Posted(
-                    TransactionId(order.account, seq),
-                    outcome == "replayed",
-                    order.kind,
-                    order.tenant,
-                    order.account,
-                    user,
-                    currency,
-                    amount,
-                    held,
-                    balance,
-                    held_after,
-                    seq,
-                    at,
-                    counter,
-                    counter_seq,
-                )
-            )
-        else:
-            short = AccountId(counter) if outcome == "counter_insufficient_funds" else order.account
-            available = None if balance is None else balance - held_after
-            outcomes.append(refusal_of(outcome, order, short, available, floor, currency))
-    return outcomes
+    ) = answer
+    if outcome != "posted" and outcome != "replayed":
+        short = AccountId(counter) if outcome == "counter_insufficient_funds" else order.account
+        available = 0 if balance is None else balance - held_after
+        return refusal_of(outcome, order, Standing(short, available, floor or 0, currency or ""))
+    return Posted(
+        transaction=TransactionId(order.account, seq),
+        replayed=outcome == "replayed",
+        kind=order.kind,
+        tenant=order.tenant,
+        account=order.account,
+        user=user,
+        currency=currency,
+        amount=amount,
+        held_amount=held,
+        balance_after=balance,
+        held_after=held_after,
+        seq=seq,
+        posted_at=at,
+        counter=counter,
+        counter_seq=counter_seq,
+    )
 
 
-def refusal_of(
-    outcome: str,
-    order: Order,
-    short: AccountId,
-    available: int | None,
-    floor: int | None,
-    currency: str | None,
-) -> SteelyardError:
-    """Return the typed error of a refusal; `short` is the account whose standing was not enough."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the account stood whose money was not enough."""
+
+    account: AccountId
+    available: int
+    floor: int
+    currency: str
+
+
+def refusal_of(outcome: str, order: Order, standing: Standing) -> SteelyardError:
+    """Return the typed error of a refusal."""
     if outcome in ("insufficient_funds", "counter_insufficient_funds"):
         return errors.InsufficientFunds(
-            account=short,
-            available=available or 0,
-            floor=floor or 0,
+            account=standing.account,
+            available=standing.available,
+            floor=standing.floor,
             required=abs(order.amount or 0),
-            currency=currency or "",
+            currency=standing.currency,
         )
     account, target = order.account, f"{order.account}-{order.target}"
     refusals: dict[str, SteelyardError] = {

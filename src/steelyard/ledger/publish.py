@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from steelyard.core.clock import Clock
-from steelyard.core.ids import TransactionId, UserId
+from steelyard.core.ids import UserId
 from steelyard.ledger.errors import InsufficientFunds
 from steelyard.ledger.model import Kind, Order, Posted
 from steelyard.ledger.outcomes import Outcome
@@ -32,7 +32,7 @@ class PublishChanges:
                 self._publish_refusal(order, outcome, row, index)
 
     def _publish_posted(self, posted: Posted, row: asyncpg.Record, index: int) -> None:
-        self._publish_step(posted.transaction, posted)
+        self.step(posted)
         counter_balance = row["r_counter_balance_after"][index]
         if posted.counter is not None and counter_balance is not None:
             other = Posted(
@@ -50,9 +50,10 @@ class PublishChanges:
                 row["r_counter_seq"][index],
                 posted.posted_at,
             )
-            self._publish_step(posted.transaction, other)
+            self.step(other)
 
-    def _publish_step(self, transaction: TransactionId, step: Posted) -> None:
+    def step(self, step: Posted) -> None:
+        """Publish one committed step of one account."""
         digits = find_currency(step.currency).digits
         self.cache.set_if_newer(
             step.tenant, step.account, CachedBalance(step.available_after, digits, step.seq)
@@ -70,7 +71,7 @@ class PublishChanges:
                 posted=step.balance_after,
                 held=step.held_after,
                 at=step.posted_at,
-                transaction=transaction,
+                transaction=step.transaction,
             )
         )
 

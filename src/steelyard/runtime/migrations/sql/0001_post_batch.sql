@@ -15,16 +15,57 @@ BEGIN
        AND c.kind IN ('refund', 'reversal');
 END $$;
 
+-- The books' own accounts: one change each for a whole batch, in id order, so that all books sum to zero at every commit.
+CREATE FUNCTION steelyard.post_contra(
+    p_now timestamptz, p_tenant text[], p_account bigint[], p_delta bigint[], p_postings bigint[]
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM 1 FROM unnest(p_tenant, p_account) AS u (tenant, id)
+       JOIN steelyard.account acc ON acc.tenant_id = u.tenant AND acc.id = u.id ORDER BY acc.id FOR NO KEY UPDATE OF acc;
+    WITH moved AS (
+        UPDATE steelyard.account acc
+           SET posted = acc.posted + u.delta, seq = acc.seq + 1, as_of = greatest(acc.as_of, p_now),
+               head = steelyard.chain_hash(acc.head, u.tenant, u.id, acc.seq + 1, 'batch', u.delta, 0, acc.posted + u.delta,
+                                           0, NULL, NULL, NULL, p_now, '{"postings":' || u.postings || '}')
+          FROM unnest(p_tenant, p_account, p_delta, p_postings) AS u (tenant, id, delta, postings)
+         WHERE acc.tenant_id = u.tenant AND acc.id = u.id AND u.delta <> 0
+        RETURNING acc.tenant_id, acc.id, acc.seq, u.delta, acc.posted, u.postings, acc.head)
+    INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
+                                  posted_at, details, hash)
+    SELECT m.tenant_id, m.id, m.seq, 'batch', m.delta, 0, m.posted, 0, p_now,
+           ('{"postings":' || m.postings || '}')::json, m.head FROM moved m;
+END $$;
+
+-- At the commit of a caller's own transaction: all of its pending sides at once, at the first row's turn.
+CREATE FUNCTION steelyard.post_pending_contra() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE v_tenant text[]; v_account bigint[]; v_delta bigint[]; v_postings bigint[];
+BEGIN
+    PERFORM set_config('steelyard.tenant', NEW.tenant_id, true);
+    WITH taken AS (DELETE FROM steelyard.contra_pending p WHERE p.xid = pg_current_xact_id() RETURNING *),
+         summed AS (SELECT t.tenant_id, t.account_id, sum(t.delta)::bigint AS delta, sum(t.postings)::bigint AS postings
+                      FROM taken t GROUP BY t.tenant_id, t.account_id)
+    SELECT array_agg(s.tenant_id), array_agg(s.account_id), array_agg(s.delta), array_agg(s.postings)
+      INTO v_tenant, v_account, v_delta, v_postings FROM summed s;
+    IF v_account IS NOT NULL THEN
+        PERFORM steelyard.post_contra(NEW.posted_at, v_tenant, v_account, v_delta, v_postings);
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER post_pending_contra AFTER INSERT ON steelyard.contra_pending
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION steelyard.post_pending_contra();
+
 -- Effect: decides every request in the order given and writes all accepted ones in one step.
 -- Locks: the accounts in id order, then the books' own accounts in id order; until the caller commits.
 -- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs.
 -- r_outcome: posted | replayed | or a refusal, whose balance_after, held_after and floor are the standing as it is.
+-- p_own_transaction: the caller goes on in the same transaction; the books' accounts are then locked at its commit only.
 -- A key met by another process at the same moment raises unique_violation or deadlock_detected: nothing was
 -- written, call again.
 CREATE FUNCTION steelyard.post_batch(
     p_now timestamptz, p_tenant text[], p_key text[], p_body_hash bytea[], p_kind text[], p_account bigint[],
     p_counter bigint[], p_amount bigint[], p_target bigint[], p_expires_at timestamptz[], p_forced boolean[],
-    p_details text[],
+    p_details text[], p_own_transaction boolean DEFAULT false,
     OUT r_outcome text[], OUT r_seq bigint[], OUT r_amount bigint[], OUT r_held_amount bigint[],
     OUT r_balance_after bigint[], OUT r_held_after bigint[], OUT r_floor bigint[], OUT r_posted_at timestamptz[],
     OUT r_user_id text[], OUT r_currency text[], OUT r_counter bigint[], OUT r_counter_seq bigint[],
@@ -45,6 +86,7 @@ DECLARE
     v_id bigint[]; v_tenant text[]; v_user text[]; v_currency text[]; v_posted bigint[]; v_held bigint[];
     v_floor bigint[]; v_seq bigint[]; v_head bytea[]; v_recharged bigint[]; v_spent bigint[]; v_suspended text[];
     v_funding bigint[]; v_revenue bigint[]; v_adjustment bigint[];
+    v_known bigint[];                             -- seq before this batch: an order can name only what was committed
     -- rows to insert beside the r_ arrays; second sides of transfers
     w_hash bytea[]; w_contra bigint[]; w_contra_seq bigint[];
     k int := 0; k_request int[] := '{}'; k_hash bytea[] := '{}';
@@ -96,7 +138,7 @@ BEGIN
               JOIN steelyard.account acc ON acc.tenant_id = wanted.tenant AND acc.id = wanted.id AND acc.kind = 'held'
               JOIN steelyard.book bk ON bk.tenant_id = acc.tenant_id AND bk.currency = acc.currency
              ORDER BY acc.id FOR NO KEY UPDATE OF acc) l;
-    v_id := coalesce(v_id, '{}');
+    v_id := coalesce(v_id, '{}'); v_known := v_seq;
 
     -- 2. Keys used before, seen only now: whoever used one on these accounts has committed by now.
     FOR v_found IN
@@ -173,7 +215,7 @@ BEGIN
         ELSIF v_kind IN ('capture', 'release', 'expire') THEN
             SELECT h.amount, h.status, h.expires_at INTO v_found FROM steelyard.hold h
              WHERE h.tenant_id = p_tenant[i] AND h.account_id = p_account[i] AND h.seq = v_target;
-            IF NOT FOUND THEN v_refusal := 'hold_not_found';
+            IF NOT FOUND OR v_target > v_known[a] THEN v_refusal := 'hold_not_found';
             ELSIF v_found.status <> 'open' THEN v_refusal := 'hold_not_open';
             ELSIF v_kind = 'expire' AND (v_found.expires_at IS NULL OR v_found.expires_at > p_now) THEN
                 v_refusal := 'hold_not_due';
@@ -298,21 +340,11 @@ BEGIN
       FROM unnest(p_tenant, p_key, p_body_hash, p_account, r_seq, r_outcome) AS u (tenant, key, body_hash, account, seq, outcome)
      WHERE u.outcome = 'posted' ORDER BY u.tenant, u.key;
 
-    IF cardinality(g_id) > 0 THEN
-        PERFORM 1 FROM unnest(g_tenant, g_id) AS u (tenant, id)
-           JOIN steelyard.account acc ON acc.tenant_id = u.tenant AND acc.id = u.id ORDER BY acc.id FOR NO KEY UPDATE OF acc;
-        WITH moved AS (
-            UPDATE steelyard.account acc
-               SET posted = acc.posted + u.delta, seq = acc.seq + 1, as_of = greatest(acc.as_of, p_now),
-                   head = steelyard.chain_hash(acc.head, u.tenant, u.id, acc.seq + 1, 'batch', u.delta, 0, acc.posted + u.delta,
-                                               0, NULL, NULL, NULL, p_now, '{"postings":' || u.count || '}')
-              FROM unnest(g_tenant, g_id, g_delta, g_count) AS u (tenant, id, delta, count)
-             WHERE acc.tenant_id = u.tenant AND acc.id = u.id AND u.delta <> 0
-            RETURNING acc.tenant_id, acc.id, acc.seq, u.delta, acc.posted, u.count, acc.head)
-        INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                      posted_at, details, hash)
-        SELECT m.tenant_id, m.id, m.seq, 'batch', m.delta, 0, m.posted, 0, p_now,
-               ('{"postings":' || m.count || '}')::json, m.head FROM moved m;
+    IF cardinality(g_id) > 0 AND p_own_transaction THEN
+        INSERT INTO steelyard.contra_pending (tenant_id, account_id, delta, postings, posted_at)
+        SELECT u.tenant, u.id, u.delta, u.count, p_now FROM unnest(g_tenant, g_id, g_delta, g_count) AS u (tenant, id, delta, count);
+    ELSIF cardinality(g_id) > 0 THEN
+        PERFORM steelyard.post_contra(p_now, g_tenant, g_id, g_delta, g_count);
     END IF;
 
     INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,

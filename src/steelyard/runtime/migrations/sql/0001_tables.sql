@@ -165,6 +165,17 @@ CREATE TABLE steelyard.topup (
 CREATE INDEX topup_pending ON steelyard.topup (tenant_id, requested_at) WHERE status = 'pending';
 CREATE INDEX topup_user ON steelyard.topup (tenant_id, user_id, requested_at);
 
+-- The books' side of charges in a caller's own transaction, until that transaction commits: the books' accounts are
+-- everybody's, so they are locked at its very end only. No row of this table outlives its transaction.
+CREATE TABLE steelyard.contra_pending (
+    tenant_id  text COLLATE "C" NOT NULL,
+    account_id bigint NOT NULL,
+    delta      bigint NOT NULL,
+    postings   bigint NOT NULL,
+    posted_at  timestamptz NOT NULL,
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+
 CREATE TABLE steelyard.relay_position (
     name text PRIMARY KEY,
     xid  xid8 NOT NULL
@@ -176,7 +187,7 @@ DO $$
 DECLARE v_table text; v_column text;
 BEGIN
     FOREACH v_table IN ARRAY ARRAY['tenant', 'app_user', 'api_key', 'audit', 'book', 'account', 'change',
-                                   'operation', 'hold', 'topup'] LOOP
+                                   'operation', 'hold', 'topup', 'contra_pending'] LOOP
         v_column := CASE v_table WHEN 'tenant' THEN 'id' ELSE 'tenant_id' END;
         EXECUTE format('ALTER TABLE steelyard.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_table);
         -- The scalar sub-select is evaluated once a query, not once a row.
@@ -192,3 +203,4 @@ GRANT INSERT ON steelyard.audit TO steelyard_app;
 GRANT INSERT, UPDATE ON steelyard.relay_position TO steelyard_app;
 GRANT INSERT, UPDATE ON steelyard.tenant, steelyard.book, steelyard.account, steelyard.hold TO steelyard_ledger;
 GRANT INSERT ON steelyard.change, steelyard.operation, steelyard.audit TO steelyard_ledger;
+GRANT INSERT, DELETE ON steelyard.contra_pending TO steelyard_ledger;
