@@ -7,11 +7,12 @@ interrupted import run again posts what is missing and replays the rest.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import ClassVar, Protocol, TypeVar
 
+from steelyard.access.users import NewUser, upsert_users
 from steelyard.balances.model import NewAccount
 from steelyard.balances.store import load_balances, open_accounts, open_book, sum_amounts_under
 from steelyard.core.clock import Clock
@@ -21,7 +22,7 @@ from steelyard.core.money import Currency
 from steelyard.ledger.errors import CurrencyMismatch
 from steelyard.ledger.model import Kind, Order, Posted
 from steelyard.ledger.purchases import Purchase, RefusedLine
-from steelyard.runtime.database import Database, UnitOfWork
+from steelyard.runtime.database import Database
 
 ORDERS_AT_ONCE = 512
 ACCOUNTS_AT_ONCE = 500
@@ -34,9 +35,6 @@ T = TypeVar("T")
 
 ReadLines = Callable[[], Iterator[Purchase | RefusedLine]]
 """Begins at the first line each time it is called."""
-
-AddUsers = Callable[[UnitOfWork, Sequence[UserId]], Awaitable[object]]
-"""Makes the users that are not there yet."""
 
 
 class Posts(Protocol):
@@ -54,7 +52,6 @@ class ImportPorts:
     database: Database
     commit: Posts
     clock: Clock
-    add_users: AddUsers
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +196,7 @@ async def _open_accounts(
         some = cards[start : start + ACCOUNTS_AT_ONCE]
         names = [f"card-{card}" for card in some]
         async with ports.database.unit_of_work(tenant) as uow:
-            await ports.add_users(uow, [UserId(name) for name in names])
+            await upsert_users(uow, [NewUser(UserId(name)) for name in names], now=now)
             wanted = [
                 NewAccount(UserId(name), currency, reference=name, name=f"Card {card}")
                 for card, name in zip(some, names, strict=True)

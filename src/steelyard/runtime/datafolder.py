@@ -51,7 +51,7 @@ class SecretUnusable(SteelyardError):
 class Secret(StrEnum):
     """The secrets the product makes at its first start; the value is the file's name."""
 
-    JWT = "jwt-hs256-secret"
+    JWT = "token-secret"
     DATABASE_LOGIN = "postgres-app-password"
 
 

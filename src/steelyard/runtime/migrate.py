@@ -26,9 +26,14 @@ class SchemaBehind(SteelyardError):
         )
 
 
+def list_revisions() -> list[str]:
+    """Return the ids of the revisions this release ships, oldest first, read from their files' names."""
+    return sorted(path.stem for path in (FOLDER / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
+
+
 def newest_revision() -> str:
-    """Return the id of the newest revision this release ships, read from the revision files' names."""
-    return max(path.stem for path in (FOLDER / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
+    """Return the id of the newest revision this release ships."""
+    return list_revisions()[-1]
 
 
 async def find_revision(url: str) -> str | None:
