@@ -50,7 +50,6 @@ from steelyard.runtime.embedded.server import (
     EmbeddedServer,
     Ownership,
     end_postmaster,
-    is_server_running,
 )
 from steelyard.runtime.embedded.server_settings import (
     DEFAULT_PORT,
@@ -147,7 +146,8 @@ def restart_embedded_postgres(
     waiting = Waiting(folder, held.binaries, read_password(folder), report, deadline_s)
     port = None if server.address.is_socket else server.address.port
     again = _have_server(_Start(waiting, held.lock, held.ways, port), held.child)
-    is_server_running(server)  # an old child that was still ending is collected now
+    if held.child is not None and held.child is not again.ownership.child:
+        end_postmaster(held.child.pid, folder, held.child)  # killed, but perhaps not collected yet
     return again
 
 
