@@ -181,7 +181,7 @@ class GroupCommit:
             for o in orders
         ]
         row = await post_batch(connection, now, columns_of(orders, expires_at))
-        outcomes = outcomes_of(orders, row)
+        outcomes = outcomes_of(orders, row, now)
         self._count(outcomes)
         for request, outcome in zip(batch, outcomes, strict=True):
             if request.answer.done():

@@ -39,40 +39,34 @@ _COLUMNS = (
     "r_held_amount",
     "r_balance_after",
     "r_held_after",
-    "r_floor",
     "r_posted_at",
-    "r_user_id",
-    "r_currency",
     "r_counter",
     "r_counter_seq",
+    "r_account",
 )
 
 
-def outcomes_of(orders: list[Order], row: asyncpg.Record) -> list[Outcome]:
-    """Read one outcome per order from the record of arrays."""
+def outcomes_of(orders: list[Order], row: asyncpg.Record, now: datetime) -> list[Outcome]:
+    """Read one outcome per order from the record of arrays; `now` is when the batch was posted."""
+    accounts = [
+        (None, None, 0),
+        *zip(row["r_user_id"] or (), row["r_currency"] or (), row["r_floor"] or (), strict=True),
+    ]
     columns = zip(orders, *(row[name] for name in _COLUMNS), strict=True)
-    return [_outcome_of(order, answer) for order, *answer in columns]
+    return [
+        _outcome_of(order, answer, accounts[answer[-1] or 0], now) for order, *answer in columns
+    ]
 
 
-def _outcome_of(order: Order, answer: list[Any]) -> Outcome:
-    (
-        outcome,
-        seq,
-        amount,
-        held,
-        balance,
-        held_after,
-        floor,
-        at,
-        user,
-        currency,
-        counter,
-        counter_seq,
-    ) = answer
+def _outcome_of(
+    order: Order, answer: list[Any], account: tuple[Any, Any, int], now: datetime
+) -> Outcome:
+    outcome, seq, amount, held, balance, held_after, at, counter, counter_seq, _ = answer
+    user, currency, floor = account
     if outcome != "posted" and outcome != "replayed":
         short = AccountId(counter) if outcome == "counter_insufficient_funds" else order.account
         available = 0 if balance is None else balance - held_after
-        return refusal_of(outcome, order, Standing(short, available, floor or 0, currency or ""))
+        return refusal_of(outcome, order, Standing(short, available, floor, currency or ""))
     return Posted(
         transaction=TransactionId(order.account, seq),
         replayed=outcome == "replayed",
@@ -86,7 +80,7 @@ def _outcome_of(order: Order, answer: list[Any]) -> Outcome:
         balance_after=balance,
         held_after=held_after,
         seq=seq,
-        posted_at=at,
+        posted_at=at or now,
         counter=counter,
         counter_seq=counter_seq,
     )

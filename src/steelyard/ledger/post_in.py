@@ -27,7 +27,7 @@ async def post_in(connection: Connection, order: Order, *, now: datetime) -> Pos
     """
     expires_at = None if order.expires_in_s is None else now + timedelta(seconds=order.expires_in_s)
     row = await post_batch(connection, now, columns_of([order], [expires_at]), own_transaction=True)
-    outcome = outcomes_of([order], row)[0]
+    outcome = outcomes_of([order], row, now)[0]
     if isinstance(outcome, SteelyardError):
         raise outcome
     return outcome

@@ -41,7 +41,7 @@ class PublishChanges:
                 posted.kind,
                 posted.tenant,
                 posted.counter,
-                row["r_counter_user_id"][index],
+                _user_at(row, "r_counter_account", index),
                 posted.currency,
                 -posted.amount,
                 0,
@@ -78,7 +78,7 @@ class PublishChanges:
     def _publish_refusal(
         self, order: Order, refusal: InsufficientFunds, row: asyncpg.Record, index: int
     ) -> None:
-        user: UserId | None = row["r_user_id"][index]
+        user: UserId | None = _user_at(row, "r_account", index)
         self.bus.publish(
             BalanceEvent(
                 event="balance_insufficient",
@@ -96,3 +96,9 @@ class PublishChanges:
                 required=refusal.required,
             )
         )
+
+
+def _user_at(row: asyncpg.Record, column: str, index: int) -> UserId | None:
+    """The user of the account at the position that `column` gives for a request; positions begin at 1."""
+    position = row[column][index]
+    return None if position is None else UserId(row["r_user_id"][position - 1])

@@ -15,6 +15,12 @@ BEGIN
        AND c.kind IN ('refund', 'reversal');
 END $$;
 
+-- Below the floor suspends, at or above it ends a suspension for that reason; a broken chain's is not ended here.
+CREATE FUNCTION steelyard.suspension_after(p_now text, p_available bigint, p_floor bigint) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN p_available < p_floor THEN coalesce(p_now, 'below_floor')
+                WHEN p_now = 'below_floor' THEN NULL ELSE p_now END;
+
 -- The books' own accounts: one change each for a whole batch, in id order, so that all books sum to zero at every commit.
 CREATE FUNCTION steelyard.post_contra(
     p_now timestamptz, p_tenant text[], p_account bigint[], p_delta bigint[], p_postings bigint[]
@@ -58,7 +64,9 @@ CREATE CONSTRAINT TRIGGER post_pending_contra AFTER INSERT ON steelyard.contra_p
 -- Effect: decides every request in the order given and writes all accepted ones in one step.
 -- Locks: the accounts in id order, then the books' own accounts in id order; until the caller commits.
 -- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs.
--- r_outcome: posted | replayed | or a refusal, whose balance_after, held_after and floor are the standing as it is.
+-- r_outcome: posted | replayed | or a refusal, whose balance_after and held_after are the standing as it is.
+-- r_account, r_counter_account: positions in r_user_id, r_currency and r_floor, which have one element per account locked.
+-- r_posted_at: of a replayed outcome; what was posted now was posted at p_now.
 -- p_own_transaction: the caller goes on in the same transaction; the books' accounts are then locked at its commit only.
 -- A key met by another process at the same moment raises unique_violation or deadlock_detected: nothing was
 -- written, call again.
@@ -67,9 +75,10 @@ CREATE FUNCTION steelyard.post_batch(
     p_counter bigint[], p_amount bigint[], p_target bigint[], p_expires_at timestamptz[], p_forced boolean[],
     p_details text[], p_own_transaction boolean DEFAULT false,
     OUT r_outcome text[], OUT r_seq bigint[], OUT r_amount bigint[], OUT r_held_amount bigint[],
-    OUT r_balance_after bigint[], OUT r_held_after bigint[], OUT r_floor bigint[], OUT r_posted_at timestamptz[],
-    OUT r_user_id text[], OUT r_currency text[], OUT r_counter bigint[], OUT r_counter_seq bigint[],
-    OUT r_counter_balance_after bigint[], OUT r_counter_held_after bigint[], OUT r_counter_user_id text[]
+    OUT r_balance_after bigint[], OUT r_held_after bigint[], OUT r_posted_at timestamptz[],
+    OUT r_counter bigint[], OUT r_counter_seq bigint[], OUT r_counter_balance_after bigint[],
+    OUT r_counter_held_after bigint[], OUT r_account int[], OUT r_counter_account int[],
+    OUT r_user_id text[], OUT r_currency text[], OUT r_floor bigint[]
 ) LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
    
@@ -81,10 +90,9 @@ AS $$
 DECLARE
     c_limit CONSTANT bigint := 9007199254740991;  -- 2^53 - 1, the largest integer every JSON client reads exactly
     n int := cardinality(p_key);
-    v_first int[];  v_accepted int[];             -- first request with the same key; the accepted one among them
+    v_first int[]; v_accepted int[];              -- where keys repeat: the first request with the same key; the accepted one
     -- accounts, by position
-    v_id bigint[]; v_tenant text[]; v_user text[]; v_currency text[]; v_posted bigint[]; v_held bigint[];
-    v_floor bigint[]; v_seq bigint[]; v_head bytea[]; v_recharged bigint[]; v_spent bigint[]; v_suspended text[];
+    v_id bigint[]; v_tenant text[]; v_posted bigint[]; v_held bigint[]; v_seq bigint[]; v_head bytea[]; v_recharged bigint[]; v_spent bigint[]; v_suspended text[];
     v_funding bigint[]; v_revenue bigint[]; v_adjustment bigint[];
     v_known bigint[];                             -- seq before this batch: an order can name only what was committed
     -- rows to insert beside the r_ arrays; second sides of transfers
@@ -94,7 +102,7 @@ DECLARE
     g_id bigint[] := '{}'; g_tenant text[] := '{}'; g_delta bigint[] := '{}'; g_count bigint[] := '{}'; g int := 0;
     v_reversals int[] := '{}';
     -- the request at hand
-    i int; j int; a int; b int; x int; v_leg int; v_refusal text; v_kind text; v_amount bigint; v_contra bigint;
+    i int; j int; a int; b int; x int; v_refusal text; v_kind text; v_amount bigint; v_contra bigint;
     d_posted bigint; d_held bigint; d_recharged bigint; d_spent bigint; v_target bigint;
     v_guarded boolean; v_may_fall_below boolean; v_found record; v_target_kind text; v_step bigint; v_available bigint;
 BEGIN
@@ -106,11 +114,11 @@ BEGIN
     -- Without BYPASSRLS for this function's owner the wall is on here too, and batches hold one tenant.
     PERFORM set_config('steelyard.tenant', p_tenant[1], true);
     r_outcome := array_fill(NULL::text, ARRAY[n]);        r_seq := array_fill(NULL::bigint, ARRAY[n]);
-    r_amount := r_seq; r_held_amount := r_seq; r_balance_after := r_seq; r_held_after := r_seq; r_floor := r_seq;
-    r_posted_at := array_fill(NULL::timestamptz, ARRAY[n]); r_user_id := r_outcome; r_currency := r_outcome;
-    r_counter := r_seq; r_counter_seq := r_seq; r_counter_balance_after := r_seq; r_counter_held_after := r_seq;
-    r_counter_user_id := r_outcome; w_hash := array_fill(NULL::bytea, ARRAY[n]); w_contra := r_seq; w_contra_seq := r_seq;
-    v_accepted := array_fill(0, ARRAY[n]);
+    r_amount := r_seq; r_balance_after := r_seq; r_held_after := r_seq; r_counter_seq := r_seq;
+    r_counter_balance_after := r_seq; r_counter_held_after := r_seq; w_contra := r_seq; w_contra_seq := r_seq;
+    r_held_amount := array_fill(0::bigint, ARRAY[n]); r_posted_at := array_fill(NULL::timestamptz, ARRAY[n]);
+    r_account := array_fill(NULL::int, ARRAY[n]); r_counter_account := r_account;
+    w_hash := array_fill(NULL::bytea, ARRAY[n]);
 
     -- A reversed transfer concerns the account that received it; changes never change, so no lock is needed to look.
     r_counter := p_counter;
@@ -130,7 +138,7 @@ BEGIN
            array_agg(l.held), array_agg(l.floor), array_agg(l.seq), array_agg(l.head), array_agg(l.total_recharged),
            array_agg(l.total_spent), array_agg(l.suspended), array_agg(l.funding_id), array_agg(l.revenue_id),
            array_agg(l.adjustment_id)
-      INTO v_id, v_tenant, v_user, v_currency, v_posted, v_held, v_floor, v_seq, v_head, v_recharged, v_spent,
+      INTO v_id, v_tenant, r_user_id, r_currency, v_posted, v_held, r_floor, v_seq, v_head, v_recharged, v_spent,
            v_suspended, v_funding, v_revenue, v_adjustment
       FROM (SELECT acc.*, bk.funding_id, bk.revenue_id, bk.adjustment_id
               FROM (SELECT DISTINCT u.tenant, u.id FROM unnest(p_tenant || p_tenant, p_account || r_counter)
@@ -156,50 +164,47 @@ BEGIN
             r_held_amount[i] := v_found.held_amount;  r_balance_after[i] := v_found.balance_after;
             r_held_after[i] := v_found.held_after;  r_posted_at[i] := v_found.posted_at;
             a := width_bucket(p_account[i], v_id);
-            IF a > 0 AND v_id[a] = p_account[i] THEN
-                r_floor[i] := v_floor[a]; r_user_id[i] := v_user[a]; r_currency[i] := v_currency[a];
-            END IF;
+            IF v_id[a] = p_account[i] THEN r_account[i] := a; END IF;
             r_counter_seq[i] := v_found.contra_seq;
         END IF;
     END LOOP;
-    SELECT array_agg(s.first ORDER BY s.i) INTO v_first
-      FROM (SELECT u.i, min(u.i) OVER (PARTITION BY u.tenant, u.key) AS first
-              FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)) s;
+    IF n > 1 AND (SELECT count(DISTINCT (u.tenant, u.key)) FROM unnest(p_tenant, p_key) AS u (tenant, key)) < n THEN
+        SELECT array_agg(s.first ORDER BY s.i) INTO v_first
+          FROM (SELECT u.i, min(u.i) OVER (PARTITION BY u.tenant, u.key) AS first
+                  FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)) s;
+        v_accepted := array_fill(0, ARRAY[n]);
+    END IF;
 
     -- 3. Decide, in arrival order.
     FOR i IN 1..n LOOP
         CONTINUE WHEN r_outcome[i] IS NOT NULL;
-        j := v_accepted[v_first[i]];
-        IF j > 0 THEN                             -- the same key, accepted earlier in this batch
+        IF v_first IS NOT NULL AND v_accepted[v_first[i]] > 0 THEN   -- the same key, accepted earlier in this batch
+            j := v_accepted[v_first[i]];
             IF p_body_hash[i] <> p_body_hash[j] THEN
                 r_outcome[i] := 'idempotency_conflict';
             ELSE
                 r_outcome[i] := 'replayed'; r_seq[i] := r_seq[j]; r_amount[i] := r_amount[j];
                 r_held_amount[i] := r_held_amount[j]; r_balance_after[i] := r_balance_after[j];
-                r_held_after[i] := r_held_after[j]; r_floor[i] := r_floor[j]; r_posted_at[i] := r_posted_at[j];
-                r_user_id[i] := r_user_id[j]; r_currency[i] := r_currency[j]; r_counter[i] := r_counter[j];
-                r_counter_seq[i] := r_counter_seq[j];
+                r_held_after[i] := r_held_after[j]; r_posted_at[i] := p_now; r_account[i] := r_account[j];
+                r_counter[i] := r_counter[j]; r_counter_seq[i] := r_counter_seq[j];
             END IF;
             CONTINUE;
         END IF;
 
         a := width_bucket(p_account[i], v_id);    -- binary search: v_id is sorted
-        IF a = 0 OR v_id[a] <> p_account[i] OR v_tenant[a] <> p_tenant[i] THEN
+        IF (v_id[a] = p_account[i] AND v_tenant[a] = p_tenant[i]) IS NOT TRUE THEN
             r_outcome[i] := 'account_not_found';
             CONTINUE;
         END IF;
-        v_kind := p_kind[i]; v_amount := p_amount[i]; v_target := p_target[i]; v_contra := NULL; b := 0;
-        d_posted := 0; d_held := 0; d_recharged := 0; d_spent := 0; v_refusal := NULL; v_target_kind := NULL;
-        v_guarded := false; v_may_fall_below := false;
-        IF v_amount IS NULL THEN
-            IF v_kind NOT IN ('capture', 'release', 'expire', 'reversal') THEN v_refusal := 'amount_invalid'; END IF;
-        ELSIF v_amount > c_limit OR v_amount < -c_limit OR v_amount = 0 OR (v_amount < 0 AND v_kind <> 'adjustment') THEN
-            v_refusal := 'amount_invalid';
-        END IF;
+        r_account[i] := a; v_kind := p_kind[i]; v_amount := p_amount[i]; v_target := p_target[i];
+        v_refusal := NULL; v_target_kind := NULL; v_contra := NULL; b := 0;
+        d_posted := 0; d_held := 0; d_recharged := 0; d_spent := 0; v_guarded := false; v_may_fall_below := false;
 
         -- 3a. What would it move?
-        IF v_refusal IS NOT NULL THEN
-            NULL;
+        IF (CASE WHEN v_amount IS NULL THEN v_kind NOT IN ('capture', 'release', 'expire', 'reversal')
+                ELSE v_amount NOT BETWEEN 1 AND c_limit
+                     AND NOT (v_kind = 'adjustment' AND v_amount BETWEEN -c_limit AND -1) END) THEN
+            v_refusal := 'amount_invalid';
         ELSIF v_kind = 'charge' OR v_kind = 'booking' THEN
             d_posted := -v_amount; d_spent := v_amount; v_contra := v_revenue[a]; v_guarded := true;
         ELSIF v_kind = 'recharge' OR v_kind = 'topup' THEN
@@ -259,9 +264,9 @@ BEGIN
             IF coalesce(b, 0) = 0 OR v_id[b] <> v_contra OR v_tenant[b] <> p_tenant[i] THEN
                 v_refusal := 'counter_account_not_found';
             ELSIF b = a THEN v_refusal := 'same_account';
-            ELSIF v_currency[b] <> v_currency[a] THEN v_refusal := 'currency_mismatch';
+            ELSIF r_currency[b] <> r_currency[a] THEN v_refusal := 'currency_mismatch';
             ELSIF v_posted[b] - d_posted NOT BETWEEN -c_limit AND c_limit THEN v_refusal := 'balance_limit';
-            ELSIF d_posted > 0 AND NOT v_may_fall_below AND v_posted[b] - v_held[b] - d_posted < v_floor[b] THEN
+            ELSIF d_posted > 0 AND NOT v_may_fall_below AND v_posted[b] - v_held[b] - d_posted < r_floor[b] THEN
                 v_refusal := 'counter_insufficient_funds';
             END IF;
         END IF;
@@ -272,47 +277,45 @@ BEGIN
             NULL;
         ELSIF v_guarded AND v_suspended[a] IS NOT NULL THEN
             v_refusal := 'account_suspended';
-        ELSIF d_posted - d_held < 0 AND NOT v_may_fall_below AND v_available < v_floor[a] THEN
+        ELSIF d_posted - d_held < 0 AND NOT v_may_fall_below AND v_available < r_floor[a] THEN
             v_refusal := 'insufficient_funds';
         ELSIF v_posted[a] + d_posted NOT BETWEEN -c_limit AND c_limit THEN
             v_refusal := 'balance_limit';
         END IF;
-        r_floor[i] := v_floor[a]; r_user_id[i] := v_user[a]; r_currency[i] := v_currency[a];
         IF v_refusal IS NOT NULL THEN
             x := CASE v_refusal WHEN 'counter_insufficient_funds' THEN b ELSE a END;
             r_outcome[i] := v_refusal; r_balance_after[i] := v_posted[x]; r_held_after[i] := v_held[x];
-            r_floor[i] := v_floor[x];
+            r_account[i] := x;
             CONTINUE;
         END IF;
 
         -- 3d. Accepted: the next step of each account it touches, linked to the step before.
-        v_accepted[v_first[i]] := i; r_outcome[i] := 'posted'; r_posted_at[i] := p_now;
-        w_contra[i] := v_contra; w_contra_seq[i] := v_seq[b] + 1;   -- NULL where there is no second account
-        x := a; v_step := d_posted;
-        FOR v_leg IN 1..(CASE WHEN b > 0 THEN 2 ELSE 1 END) LOOP
-            v_posted[x] := v_posted[x] + v_step; v_held[x] := v_held[x] + d_held; v_seq[x] := v_seq[x] + 1;
-            v_recharged[x] := v_recharged[x] + d_recharged; v_spent[x] := v_spent[x] + d_spent;
-            v_available := v_posted[x] - v_held[x];
-            IF v_available < v_floor[x] THEN
-                v_suspended[x] := coalesce(v_suspended[x], 'below_floor');
-            ELSIF v_suspended[x] = 'below_floor' THEN
-                v_suspended[x] := NULL;
-            END IF;
-            v_head[x] := steelyard.chain_hash(
-                v_head[x], p_tenant[i], v_id[x], v_seq[x], v_kind, v_step, d_held, v_posted[x], v_held[x],
-                CASE v_leg WHEN 1 THEN v_contra ELSE p_account[i] END,
-                CASE v_leg WHEN 1 THEN w_contra_seq[i] ELSE v_seq[a] END,
-                CASE v_leg WHEN 1 THEN v_target END, p_now, p_details[i]);
-            IF v_leg = 1 THEN
-                r_seq[i] := v_seq[x]; r_amount[i] := v_step; r_held_amount[i] := d_held;
-                r_balance_after[i] := v_posted[x]; r_held_after[i] := v_held[x]; w_hash[i] := v_head[x];
-                x := b; v_step := -d_posted; d_held := 0; d_recharged := 0; d_spent := 0;
-            ELSE
-                r_counter_seq[i] := v_seq[x]; r_counter_balance_after[i] := v_posted[x];
-                r_counter_held_after[i] := v_held[x]; r_counter_user_id[i] := v_user[x];
-                k := k + 1; k_request[k] := i; k_hash[k] := v_head[x];
-            END IF;
-        END LOOP;
+        IF v_first IS NOT NULL THEN v_accepted[v_first[i]] := i; END IF;
+        r_outcome[i] := 'posted'; r_amount[i] := d_posted; w_contra[i] := v_contra;
+        v_step := v_seq[a] + 1; v_seq[a] := v_step; r_seq[i] := v_step;
+        IF b > 0 THEN w_contra_seq[i] := v_seq[b] + 1; END IF;
+        IF d_held <> 0 THEN v_held[a] := v_held[a] + d_held; r_held_amount[i] := d_held; END IF;
+        IF d_spent <> 0 THEN v_spent[a] := v_spent[a] + d_spent; END IF;
+        IF d_recharged <> 0 THEN v_recharged[a] := v_recharged[a] + d_recharged; END IF;
+        v_posted[a] := v_posted[a] + d_posted;
+        r_balance_after[i] := v_posted[a]; r_held_after[i] := v_held[a];
+        IF v_available < r_floor[a] OR v_suspended[a] IS NOT NULL THEN
+            v_suspended[a] := steelyard.suspension_after(v_suspended[a], v_available, r_floor[a]);
+        END IF;
+        v_head[a] := steelyard.chain_hash(
+            v_head[a], p_tenant[i], p_account[i], v_step, v_kind, d_posted, d_held, v_posted[a], v_held[a],
+            v_contra, w_contra_seq[i], v_target, p_now, p_details[i]);
+        w_hash[i] := v_head[a];
+        IF b > 0 THEN                             -- the other account of a transfer, the other way
+            v_posted[b] := v_posted[b] - d_posted; v_seq[b] := v_seq[b] + 1;
+            v_suspended[b] := steelyard.suspension_after(v_suspended[b], v_posted[b] - v_held[b], r_floor[b]);
+            v_head[b] := steelyard.chain_hash(
+                v_head[b], p_tenant[i], v_contra, v_seq[b], v_kind, -d_posted, 0, v_posted[b], v_held[b],
+                p_account[i], v_step, NULL, p_now, p_details[i]);
+            r_counter_account[i] := b; r_counter_seq[i] := v_seq[b];
+            r_counter_balance_after[i] := v_posted[b]; r_counter_held_after[i] := v_held[b];
+            k := k + 1; k_request[k] := i; k_hash[k] := v_head[b];
+        END IF;
         IF b = 0 AND d_posted <> 0 THEN           -- the books' side, summed over the batch
             IF g = 0 OR g_id[g] <> v_contra THEN
                 g := coalesce(array_position(g_id, v_contra), cardinality(g_id) + 1);
