@@ -7,6 +7,7 @@ from steelyard.cli.outcome import CommandFailed, PortTaken
 
 DEFAULT_PORT = 3000
 PORTS_TRIED = 100
+BACKLOG = 2_048
 
 
 def take_port(host: str, port: int | None) -> socket.socket:
@@ -60,3 +61,17 @@ def _bind(host: str, port: int) -> socket.socket | None:
         raise CommandFailed(f"cannot listen on {host} port {port}: {error.strerror}") from error
     bound.set_inheritable(False)
     return bound
+
+
+def listen_on(bound: socket.socket) -> None:
+    """Begin to take connections.
+
+    Raises:
+        PortTaken: Another program bound the same port meanwhile and was first to listen.
+    """
+    try:
+        bound.listen(BACKLOG)
+    except OSError as error:
+        raise PortTaken(
+            f"port {port_of(bound)} was taken by another program while this one was starting; start again"
+        ) from error

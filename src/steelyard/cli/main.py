@@ -2,13 +2,16 @@
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from steelyard import __version__
+
+if TYPE_CHECKING:
+    from steelyard.cli.program import LoadProgram
 
 # Command -> module with a `typer.Typer` named `app`. Nothing of it is imported before it is asked for.
 COMMANDS = {
@@ -76,20 +79,23 @@ def root(
         typer.echo(context.get_help())
 
 
-def run() -> None:
+def run(load_program: "LoadProgram") -> None:
     """Run the command with the arguments of the process; ends the process with its exit code."""
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], load_program))
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], load_program: "LoadProgram") -> int:
     """Run one command.
 
+    Args:
+        arguments: Without the program's name.
+        load_program: Imports the application, for the commands that serve it.
     Returns:
         Its exit code: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict, 5 provider down,
         6 discrepancies remain, 130 interrupted.
     """
     try:
-        ended_with = app(arguments, prog_name="steelyard", standalone_mode=False)
+        ended_with = app(arguments, prog_name="steelyard", standalone_mode=False, obj=load_program)
         return ended_with if isinstance(ended_with, int) else 0
     except BrokenPipeError:
         return _end_quietly()

@@ -41,6 +41,18 @@ class Provisioned:
     revision: str
 
 
+async def is_administrator(url: str) -> bool:
+    """Whether this address logs in as a role that may create roles, which the running product never does."""
+    connection = await connect(url)
+    try:
+        may: bool = await connection.fetchval(
+            "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        )
+    finally:
+        await connection.close(timeout=5)
+    return may
+
+
 async def prepare_database(
     admin_url: str, *, login: str, password: str, report: Callable[[str], None] = lambda _: None
 ) -> Provisioned:

@@ -1,0 +1,15 @@
+"""`steelyard openapi`: the OpenAPI document of this release."""
+
+import typer
+
+from steelyard.cli.options import Json
+from steelyard.cli.outcome import print_json
+from steelyard.cli.program import program_of
+
+app = typer.Typer()
+
+
+@app.command(help="Print the OpenAPI document (JSON) of this release.")
+def openapi(context: typer.Context, wants_json: Json = False) -> None:
+    """Print the document; it is JSON with and without --json."""
+    print_json(program_of(context).openapi_document())

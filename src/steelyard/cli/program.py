@@ -1,0 +1,36 @@
+"""What the commands need of the application, which stands above them and is handed in by the process."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from steelyard.runtime.settings import Settings
+
+
+class Program(Protocol):
+    """The application's module."""
+
+    def create_app(
+        self, settings: "Settings", *, database_url: str | None = None, made_secret: str | None = None
+    ) -> Any:
+        """Build the application; its lifespan opens and closes the services."""
+        ...
+
+    def server_options(self, settings: "Settings") -> dict[str, Any]:
+        """Return what the server is given beside the application."""
+        ...
+
+    def openapi_document(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        ...
+
+
+LoadProgram = Callable[[], Program]
+"""Imports the application, which takes most of a second: only commands that serve ask for it."""
+
+
+def program_of(context: typer.Context) -> Program:
+    """Return the application that the process was started with."""
+    return cast(LoadProgram, context.obj)()

@@ -1,0 +1,239 @@
+"""What `steelyard up` does, step by step, and undoes in reverse order."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from steelyard.access.tenants import create_tenant
+from steelyard.balances.store import open_book
+from steelyard.cli.demo import is_demo_due, load_demo, wait_a_while
+from steelyard.cli.import_ports import open_import_ports
+from steelyard.cli.listen import DEFAULT_PORT, listen_on, port_of, take_port
+from steelyard.cli.outcome import print_json, say
+from steelyard.cli.program import Program
+from steelyard.cli.progress import Steps
+from steelyard.cli.reach import check_schema, explained_as
+from steelyard.cli.serving import Ending, server_for
+from steelyard.core.ids import DEFAULT_TENANT
+from steelyard.ledger.import_purchases import ImportOutcome
+from steelyard.ledger.purchases import CURRENCY_CODE
+from steelyard.runtime.clock import SystemClock
+from steelyard.runtime.currencies import find_currency
+from steelyard.runtime.database import Database
+from steelyard.runtime.datafolder import ProductFolder, Secret, make_secret, open_folder
+from steelyard.runtime.instance import Instance, start_instance
+from steelyard.runtime.logs import configure_logs
+from steelyard.runtime.provision import is_administrator, prepare_database
+from steelyard.runtime.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What was asked for."""
+
+    settings: Settings
+    wants_demo: bool | None
+    wants_json: bool
+    wants_json_logs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A database that is ready, and the folder that holds the secrets."""
+
+    url: str
+    folder: ProductFolder
+    is_embedded: bool
+
+
+async def run_up(load: Callable[[], Program], options: UpOptions) -> None:
+    """Start everything, serve until asked to end, and stop everything.
+
+    Raises:
+        SteelyardError: Something cannot be started; what was started before is stopped again.
+    """
+    settings, steps = options.settings, Steps(options.wants_json_logs)
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    task = asyncio.current_task()
+    assert task is not None
+    ending = Ending(task)
+    with ending.listening(), take_port(settings.host, settings.port) as bound:
+        if settings.port is None and port_of(bound) != DEFAULT_PORT:
+            steps.tell(f"port {DEFAULT_PORT} is taken; using {port_of(bound)}")
+        try:
+            async with AsyncExitStack() as closing:
+                await _run(load, options, steps, ending=ending, bound=bound, closing=closing)
+        except asyncio.CancelledError:
+            if not ending.asked:
+                raise
+        if ending.asked:
+            steps.tell("stopped; the data stays")
+
+
+async def _run(
+    load: Callable[[], Program],
+    options: UpOptions,
+    steps: Steps,
+    *,
+    ending: Ending,
+    bound: socket.socket,
+    closing: AsyncExitStack,
+) -> None:
+    settings = options.settings
+    importing = asyncio.create_task(asyncio.to_thread(load))  # beside PostgreSQL's start
+    ready = await closing.enter_async_context(_prepared(settings, steps))
+    await _make_default_tenant(ready.url)
+    await _load_demo(ready, options, steps, closing=closing)
+    with steps.step("server"):
+        program = await importing
+        secret = make_secret(ready.folder, Secret.JWT)
+        application = program.create_app(settings, database_url=ready.url, made_secret=secret)
+        await closing.enter_async_context(application.router.lifespan_context(application))
+        server = server_for(application, program.server_options(settings))
+        listen_on(bound)
+    ending.server = server
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if server.started:
+            _tell_ready(options, ready, port_of(bound), steps)
+        await serving
+    finally:
+        server.should_exit = True
+        await asyncio.wait({serving})
+
+
+@asynccontextmanager
+async def _prepared(settings: Settings, steps: Steps) -> AsyncIterator[Prepared]:
+    """Have a migrated database: the embedded one, watched, or the server named in the settings."""
+    if settings.database_url is not None:
+        with steps.step("database (STEELYARD_DATABASE_URL)"):
+            ready = await _prepare_server(settings, steps)
+        yield ready
+        return
+    with steps.step("PostgreSQL"):
+        instance = await start_instance(settings.data_dir, report=steps.tell)
+    try:
+        with steps.step("roles and schema"):
+            await instance.prepare()
+        async with _watched(instance):
+            yield Prepared(instance.app_url, instance.folder, is_embedded=True)
+    finally:
+        await instance.stop()
+
+
+@asynccontextmanager
+async def _watched(instance: Instance) -> AsyncIterator[None]:
+    watching = asyncio.create_task(instance.watch(), name="watch PostgreSQL")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+async def _prepare_server(settings: Settings, steps: Steps) -> Prepared:
+    """Use a named server: as an administrator make what is missing, else only check it."""
+    assert settings.database_url is not None, "asked for by the caller"
+    url, folder = settings.database_url.get_secret_value(), open_folder(settings.data_dir)
+    with explained_as("the database in STEELYARD_DATABASE_URL"):
+        if await is_administrator(url):
+            password = make_secret(folder, Secret.DATABASE_LOGIN)
+            made = await prepare_database(
+                url, login=_login_for(folder), password=password, report=steps.tell
+            )
+            return Prepared(made.app_url, folder, is_embedded=False)
+    await check_schema(url)
+    return Prepared(url, folder, is_embedded=False)
+
+
+def _login_for(folder: ProductFolder) -> str:
+    """Name the login of this data folder, so that two folders on one server do not change each other's password."""
+    return f"steelyard_up_{hashlib.sha256(os.fsencode(folder.path)).hexdigest()[:8]}"
+
+
+async def _make_default_tenant(url: str) -> None:
+    database, now = await Database.open(url, pool_size=2), SystemClock().now()
+    try:
+        await create_tenant(database, DEFAULT_TENANT, name="Default", now=now)
+        async with database.unit_of_work(DEFAULT_TENANT) as uow:
+            await open_book(uow, find_currency(CURRENCY_CODE), now=now)
+    finally:
+        await database.close()
+
+
+async def _load_demo(
+    ready: Prepared, options: UpOptions, steps: Steps, *, closing: AsyncExitStack
+) -> None:
+    """Load the demo data where it is due; what takes longer than a start may goes on beside the server."""
+    wanted = options.wants_demo if ready.is_embedded else options.wants_demo is True
+    if not is_demo_due(ready.folder, wanted):
+        return
+
+    async def load() -> ImportOutcome:
+        async with open_import_ports(ready.url) as ports:
+            return await load_demo(ports, ready.folder)
+
+    loading = asyncio.create_task(load(), name="demo data")
+    closing.push_async_callback(_end, loading)
+    began_s = asyncio.get_running_loop().time()
+    outcome = await wait_a_while(loading)
+    if outcome is None:
+        steps.tell("demo data goes on loading beside the server")
+    else:
+        steps.tell(
+            f"demo data: {outcome.lines:,} card purchases of {outcome.cards:,} cards",
+            took_s=asyncio.get_running_loop().time() - began_s,
+        )
+
+
+async def _end(loading: "asyncio.Task[ImportOutcome]") -> None:
+    loading.cancel()
+    await asyncio.wait({loading})
+
+
+def _tell_ready(options: UpOptions, ready: Prepared, port: int, steps: Steps) -> None:
+    """Say where it listens, how to call it, and where the data lies."""
+    settings = options.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    reachable = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "[::]" else host
+    url, folder = f"http://{reachable}:{port}", ready.folder.path
+    if options.wants_json:
+        print_json({"url": url, "data_dir": str(folder), "ready_s": round(steps.elapsed_s, 2)})
+        return
+    if options.wants_json_logs:
+        steps.tell(f"ready at {url}", took_s=steps.elapsed_s)
+        return
+    say(f"\nSteelyard is ready after {steps.elapsed_s:.1f} s:  {url}\n")
+    if settings.jwt_algorithm == "HS256":
+        say("  An admin's token for this shell, and a first call with it:\n")
+        say(f"    TOKEN=$({_command()} token --user admin --role admin --data-dir {_quoted(folder)})")
+        say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?limit=3'\n")
+    say(f"  API documentation   {url}/docs")
+    say(f"  Data folder         {folder}")
+    say("  Ctrl-C stops; the data stays.\n")
+
+
+def _command() -> str:
+    """Return how a person here calls this program."""
+    if shutil.which("steelyard"):
+        return "steelyard"
+    dev = Path(__file__).parents[3] / "dev"
+    if os.access(dev, os.X_OK):
+        return _quoted(dev)
+    return f"{_quoted(Path(sys.executable))} -m steelyard"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
