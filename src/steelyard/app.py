@@ -1,0 +1,338 @@
+"""Builds one process from settings: the only file that imports everything."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.routing import iter_route_contexts
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Scope, Send
+
+from steelyard import __version__
+from steelyard.access.api import router as access_router
+from steelyard.access.authenticate import Authenticator
+from steelyard.access.guard import check_database
+from steelyard.access.open_authenticator import open_authenticator
+from steelyard.balances.api import ROUTES as BALANCE_ROUTES
+from steelyard.balances.known_currencies import KnownCurrencies
+from steelyard.balances.last_known import LastKnownBalances
+from steelyard.balances.read import BalanceReader
+from steelyard.core.clock import Clock
+from steelyard.core.ids import IdSource, TenantId
+from steelyard.ledger.api import ROUTES as LEDGER_ROUTES
+from steelyard.ledger.commit import GroupCommit
+from steelyard.ledger.operations import Ledger
+from steelyard.ledger.publish import PublishChanges
+from steelyard.ledger.sweep_holds import HoldSweeper
+from steelyard.runtime.bus import InProcessBus
+from steelyard.runtime.cache import InProcessCache
+from steelyard.runtime.clock import SystemClock
+from steelyard.runtime.database import Database
+from steelyard.runtime.docs_page import DOCS_ROUTES
+from steelyard.runtime.edge import Edge, EdgeLimits
+from steelyard.runtime.errors_out import start_error_reports, stop_error_reports
+from steelyard.runtime.health import HEALTH_ROUTES
+from steelyard.runtime.hot_routes import HotRoute, HotTable
+from steelyard.runtime.ids import RandomIds
+from steelyard.runtime.logs import AccessLog, configure_logs
+from steelyard.runtime.metrics import Figures, Reading
+from steelyard.runtime.migrate import SchemaBehind, newest_revision
+from steelyard.runtime.openapi import compose
+from steelyard.runtime.relay import Relay
+from steelyard.runtime.repeat import repeat
+from steelyard.runtime.settings import Settings, load_settings
+
+_log = structlog.get_logger()
+DRAIN = timedelta(seconds=5)
+LEDGERS_MAX = 10_000
+HOT_ROUTES: tuple[HotRoute, ...] = (
+    *LEDGER_ROUTES,
+    *BALANCE_ROUTES,
+    *HEALTH_ROUTES,
+    *DOCS_ROUTES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one process works with; `app.state.steelyard` while it runs."""
+
+    settings: Settings
+    clock: Clock
+    ids: IdSource
+    database: Database
+    authenticator: Authenticator
+    bus: InProcessBus
+    cache: InProcessCache
+    reader: BalanceReader
+    last_known: LastKnownBalances
+    currencies: KnownCurrencies
+    commit: GroupCommit
+    relay: Relay
+    sweeper: HoldSweeper
+    figures: Figures
+    document: Callable[[], dict[str, Any]]
+    """The OpenAPI document."""
+    _ledgers: dict[TenantId, Ledger] = field(default_factory=dict)
+
+    def ledger(self, tenant: TenantId) -> Ledger:
+        """Return the ledger of a tenant."""
+        found = self._ledgers.get(tenant)
+        if found is None:
+            if len(self._ledgers) >= LEDGERS_MAX:
+                self._ledgers.clear()
+            found = Ledger(tenant, self.database, self.commit, self.reader, self.clock, self.ids)
+            self._ledgers[tenant] = found
+        return found
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    database_url: str | None = None,
+    made_secret: str | None = None,
+    figures: Figures | None = None,
+    document: Callable[[], dict[str, Any]] | None = None,
+) -> AsyncIterator[Services]:
+    """Open everything a process works with, and close it in order: drain the ledger, then the pool.
+
+    Args:
+        settings: As read from the environment.
+        database_url: Where to log in as the application's role; `settings.database_url` if absent.
+        made_secret: The data folder's token secret, for HS256 without a shared file.
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+        SchemaBehind: Its schema is not this release's.
+        UnsafeDatabase, UnsafeSettings, KeySetUnavailable: See `access`.
+    """
+    url = database_url or (settings.database_url and settings.database_url.get_secret_value())
+    if not url:
+        raise ValueError("no database: give database_url or set STEELYARD_DATABASE_URL")
+    clock, ids = SystemClock(), RandomIds()
+    async with AsyncExitStack() as closing:
+        database = await Database.open(url, pool_size=settings.pool_size)
+        closing.push_async_callback(database.close)
+        await _check_schema(database)
+        mixes_tenants = (await check_database(database)).batches_mix_tenants
+        authenticator = await open_authenticator(database, settings, clock, made_secret=made_secret)
+        bus, cache = InProcessBus(), InProcessCache(clock)
+        commit = GroupCommit(
+            url,
+            clock,
+            PublishChanges(bus, cache, clock),
+            settings.commit_queue_limit,
+            timedelta(milliseconds=settings.commit_deadline_ms),
+            by_tenant=not mixes_tenants,
+        )
+        closing.push_async_callback(commit.close, drain=DRAIN)
+        reader = BalanceReader(database, cache, clock)
+        services = Services(
+            settings=settings,
+            clock=clock,
+            ids=ids,
+            database=database,
+            authenticator=authenticator,
+            bus=bus,
+            cache=cache,
+            reader=reader,
+            last_known=LastKnownBalances(reader, clock),
+            currencies=KnownCurrencies(reader),
+            commit=commit,
+            relay=Relay(database, bus, clock),
+            sweeper=HoldSweeper(database, commit, clock),
+            figures=figures or Figures(),
+            document=document or openapi_document,
+        )
+        bus.subscribe(services.relay.confirm)
+        services.figures.add(_readings(services))
+        closing.push_async_callback(_stop, _start_tasks(services))
+        yield services
+
+
+async def _check_schema(database: Database) -> None:
+    needed = newest_revision()
+    found = await database.fetchval("SELECT version_num FROM steelyard.alembic_version")
+    if found != needed:
+        raise SchemaBehind(found=found, needed=needed)
+
+
+def _start_tasks(services: Services) -> list[asyncio.Task[None]]:
+    settings = services.settings
+    return [
+        asyncio.create_task(repeat(name, act, every_s=every_ms / 1000), name=name)
+        for name, act, every_ms in (
+            ("relay", services.relay.run_once, settings.relay_interval_ms),
+            ("hold sweeper", services.sweeper.sweep, settings.hold_sweep_interval_ms),
+        )
+    ]
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _readings(services: Services) -> list[Reading]:
+    counts, commit = services.commit.counts, services.commit
+    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
+        ("ledger_queue", "Orders that wait for a commit.", lambda: commit.queue_length),
+        ("ledger_largest_batch", "Largest batch so far.", lambda: counts.largest_batch),
+        ("database_in_use", "Connections out.", lambda: services.database.in_use),
+        ("relay_published", "Changes the relay published.", lambda: services.relay.published),
+        ("holds_expired", "Holds this process expired.", lambda: services.sweeper.expired),
+        ("bus_failures", "Listeners that raised.", lambda: services.bus.failures),
+    )
+    counters = {
+        "batches": "Batches committed.",
+        "requests": "Orders in those batches.",
+        "posted": "Orders that took effect.",
+        "replayed": "Orders whose key had been used for the same.",
+        "refused": "Orders refused.",
+        "bisections": "Batches split to find one bad order.",
+        "races": "Batches repeated because of another process.",
+        "set_aside": "Orders that waited for somebody's lock apart.",
+        "reconnects": "Connections lost while committing.",
+    }
+    return [
+        *(Reading(f"steelyard_{name}", text, read) for name, text, read in gauges),
+        *(
+            Reading(f"steelyard_ledger_{name}", text, _count(counts, name), is_counter=True)
+            for name, text in counters.items()
+        ),
+    ]
+
+
+def _count(counts: object, name: str) -> Callable[[], float]:
+    return lambda: float(getattr(counts, name))
+
+
+class Application(FastAPI):
+    """The HTTP application: the edge in front, the framework behind it."""
+
+    edge: Edge
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        scope["app"] = self
+        await self.edge(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, hot routes included."""
+        if self.openapi_schema is None:
+            routes = [route for route in self.routes if isinstance(route, HotRoute)]
+            self.openapi_schema = compose(super().openapi(), routes, permissions_of(self.routes))
+        return self.openapi_schema
+
+
+def create_app(
+    settings: Settings, *, database_url: str | None = None, made_secret: str | None = None
+) -> Application:
+    """Build the application; its services are opened when the server starts it and closed when it ends.
+
+    Args: as `open_services`.
+    """
+    figures = Figures()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with open_services(
+                settings,
+                database_url=database_url,
+                made_secret=made_secret,
+                figures=figures,
+                document=application.openapi,
+            ) as services:
+                app.state.steelyard = services
+                _log.info("server.started", release=__version__)
+                yield
+                application.edge.is_closing = True
+            _log.info("server.stopped")
+        finally:
+            application.edge.access_log.flush()
+            stop_error_reports()
+
+    application = Application(
+        title="Steelyard",
+        version=__version__,
+        description="Money balances that are true and live.",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    application.router.routes.extend(HOT_ROUTES)
+    application.include_router(access_router)
+    application.edge = Edge(
+        AsyncExitStackMiddleware(application.router),
+        HotTable(HOT_ROUTES),
+        lambda: application.state.steelyard,
+        EdgeLimits(
+            settings.body_limit_bytes,
+            settings.bulk_body_limit_bytes,
+            settings.commit_deadline_ms / 1000,
+            settings.request_deadline_ms / 1000,
+        ),
+        figures.requests,
+        AccessLog(settings.log_format, sys.stderr, settings.log_level in ("debug", "info")),
+    )
+    return application
+
+
+def create_app_from_environment() -> Application:
+    """Build the application as `uvicorn --factory` calls it: settings, logs and error reports from the environment."""
+    settings = load_settings()
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    dsn = settings.sentry_dsn and settings.sentry_dsn.get_secret_value()
+    start_error_reports(dsn or None, release=__version__)
+    return create_app(settings)
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return what `uvicorn.Config` is given beside the application: ours is the only access log."""
+    return {
+        "host": settings.host,
+        "http": "httptools",
+        "loop": "uvloop",
+        "ws_per_message_deflate": False,
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": False,
+        "backlog": 2048,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": 10,
+    }
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of this release, as checked in as `docs/openapi.json`."""
+    return create_app(Settings()).openapi()
+
+
+def permissions_of(routes: list[BaseRoute]) -> dict[str, str]:
+    """Return the permission each route declares, by `METHOD path`; one that declares none is not in it."""
+    found: dict[str, str] = {}
+    for context in iter_route_contexts(routes):
+        route = context.original_route
+        permission = getattr(route, "permission", None)
+        dependant = getattr(context, "dependant", None) or getattr(route, "dependant", None)
+        for dependency in getattr(dependant, "dependencies", ()):
+            permission = permission or getattr(dependency.call, "permission", None)
+        for method in getattr(route, "methods", None) or ():
+            if permission is not None:
+                found[f"{method} {getattr(route, 'path', '')}"] = permission
+    return found
