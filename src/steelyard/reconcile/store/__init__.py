@@ -1,0 +1,1 @@
+"""All SQL of reconciliation. Written rows have one door: the functions of migration 0002."""

@@ -1,0 +1,183 @@
+"""Passes over all of a tenant's changes: they name suspects, `examine` then says what is wrong.
+
+**Arithmetic without sorting.** Each change must begin where the one before it ended. Instead of
+putting the changes in order, each adds `H(seq - 1, balance before)` and `H(seq, balance after)` to a
+sum without order (XOR), with `H` a 64-bit hash keyed by a fresh secret. If `seq` runs 1..n without a
+gap and every step fits, all terms cancel but the first and the last, which the account row must
+explain. Holds, requests and the two sides of transfers are compared by the same means. What is wrong
+is missed with a chance of 2^-64, anew at each run; what is suspected is examined exactly.
+
+**Chain.** A change's hash needs only the stored hash of the change before it: a hash join finds it,
+so all processor cores take part.
+"""
+
+import secrets
+
+from steelyard.core.ids import AccountId
+from steelyard.reconcile.store.snapshot import SCAN_DEADLINE_S
+from steelyard.runtime.database import UnitOfWork
+
+# $2: secret. $3, $4: the accounts that stand for funding and revenue in the tenant's books. `H` is applied
+# twice, because hashint8extended folds its argument to 32 bits first. A balance beyond 2^62 is no
+# balance: 1 stands for it and fits nothing. A held amount of 0 adds nothing.
+_DERIVED = """
+    WITH derived AS (
+        SELECT c.account_id,
+               bit_xor(CASE WHEN c.balance_after BETWEEN -4611686018427387904 AND 4611686018427387903
+                             AND c.amount BETWEEN -4611686018427387904 AND 4611686018427387903
+                            THEN hashint8extended(c.balance_after - c.amount,
+                                                  hashint8extended((c.balance_after - c.amount) >> 32, (c.seq - 1) # $2::bigint))
+                               # hashint8extended(c.balance_after, hashint8extended(c.balance_after >> 32, c.seq # $2::bigint))
+                            ELSE 1 END
+                     # CASE WHEN c.held_amount = 0 AND c.held_after = 0 THEN 0
+                            WHEN c.held_after BETWEEN -4611686018427387904 AND 4611686018427387903
+                             AND c.held_amount BETWEEN -4611686018427387904 AND 4611686018427387903
+                            THEN CASE WHEN c.held_after = c.held_amount THEN 0
+                                      ELSE hashtextextended(concat_ws('|', c.seq - 1, c.held_after - c.held_amount), $2::bigint) END
+                               # CASE WHEN c.held_after = 0 THEN 0
+                                      ELSE hashtextextended(concat_ws('|', c.seq, c.held_after), $2::bigint) END
+                               # CASE WHEN c.held_amount = 0 THEN 0
+                                      WHEN c.kind = 'hold'
+                                      THEN hashtextextended(concat_ws('|', 'open', c.seq, c.held_amount, 0), $2::bigint)
+                                      ELSE hashtextextended(concat_ws('|', steelyard.hold_status(c.kind), c.target_seq,
+                                               -c.held_amount, CASE c.kind WHEN 'capture' THEN -c.amount::numeric ELSE 0 END),
+                                               $2::bigint) END
+                            ELSE 1 END) AS fingerprint,
+               sum(c.amount) FILTER (WHERE c.contra_id = ANY ($3::bigint[])) AS recharged,
+               sum(c.amount) FILTER (WHERE c.contra_id = ANY ($4::bigint[])) AS spent,
+               bit_xor(CASE WHEN c.contra_seq IS NOT NULL THEN hashtextextended(CASE WHEN c.amount < 0
+                   THEN concat_ws('|', c.account_id, c.seq, c.contra_id, c.contra_seq, c.kind, c.amount)
+                   ELSE concat_ws('|', c.contra_id, c.contra_seq, c.account_id, c.seq, c.kind, -c.amount) END, $2::bigint) END
+                   ) AS transfers
+          FROM steelyard.change c WHERE c.tenant_id = $1 GROUP BY c.account_id),
+    kept AS (
+        SELECT h.account_id,
+               bit_xor(hashtextextended(concat_ws('|', 'open', h.seq, h.amount, 0), $2::bigint)
+                     # CASE h.status WHEN 'open' THEN 0 ELSE hashtextextended(
+                           concat_ws('|', h.status, h.seq, h.amount, h.captured), $2::bigint) END) AS fingerprint,
+               sum(h.captured) FILTER (WHERE h.status = 'open') AS captured_open
+          FROM steelyard.hold h WHERE h.tenant_id = $1 GROUP BY h.account_id),
+    standing AS (
+        SELECT a.id, a.user_id, a.total_recharged, a.total_spent, hashint8extended(0, hashint8extended(0, $2::bigint))
+               # hashint8extended(a.posted, hashint8extended(a.posted >> 32, a.seq # $2::bigint))
+               # CASE a.held WHEN 0 THEN 0 ELSE hashtextextended(concat_ws('|', a.seq, a.held), $2::bigint) END AS fingerprint,
+               a.kind = 'held' AND a.suspended IS DISTINCT FROM 'chain_broken'
+               AND (a.posted - a.held < a.floor) <> (a.suspended IS NOT NULL) AS is_oddly_suspended
+          FROM steelyard.account a WHERE a.tenant_id = $1)
+"""
+
+SCREEN_ARITHMETIC = (
+    _DERIVED
+    + """
+    SELECT coalesce(s.id, d.account_id, k.account_id) AS account_id, NULL::bigint AS transfers
+      FROM standing s
+      FULL JOIN derived d ON d.account_id = s.id
+      FULL JOIN kept k ON k.account_id = coalesce(s.id, d.account_id)
+     WHERE s.id IS NULL OR s.is_oddly_suspended OR coalesce(k.captured_open, 0) <> 0
+        OR s.fingerprint <> coalesce(d.fingerprint, 0) # coalesce(k.fingerprint, 0)
+        OR s.total_recharged <> coalesce(d.recharged, 0) OR s.total_spent <> -coalesce(d.spent, 0)
+    UNION ALL
+    SELECT NULL, bit_xor(d.transfers) FROM derived d
+"""
+)
+
+# Requests against changes, by the same means; counted too, since a request named twice would cancel itself.
+SCREEN_REQUESTS = """
+    WITH answered AS (
+        SELECT c.account_id, bit_xor(hashint8extended(c.seq, $2::bigint)) AS fingerprint, count(*) AS times
+          FROM steelyard.change c
+         WHERE c.tenant_id = $1 AND steelyard.has_operation(c.kind, c.amount, c.target_seq, c.contra_seq)
+         GROUP BY c.account_id),
+    asked AS (
+        SELECT o.account_id, bit_xor(hashint8extended(o.seq, $2::bigint)) AS fingerprint, count(*) AS times
+          FROM steelyard.operation o WHERE o.tenant_id = $1 GROUP BY o.account_id)
+    SELECT coalesce(w.account_id, k.account_id) AS account_id
+      FROM answered w FULL JOIN asked k ON k.account_id = w.account_id
+     WHERE (w.fingerprint, w.times) IS DISTINCT FROM (k.fingerprint, k.times)
+"""
+
+# The hash written out here is `steelyard.chain_hash`, byte for byte, in a cheaper form; a suspect is examined
+# with the function itself. Moments outside 1970 to 2100 are suspected.
+SCREEN_CHAIN = """
+    SELECT DISTINCT c.account_id
+      FROM steelyard.change c
+      LEFT JOIN steelyard.change p ON p.tenant_id = $1 AND p.account_id = c.account_id AND p.seq = c.seq - 1
+     WHERE c.tenant_id = $1
+       AND ((p.seq IS NULL) <> (c.seq = 1)
+            OR c.hash IS DISTINCT FROM sha256(coalesce(p.hash, $2::bytea) || convert_to(concat(concat_ws('|',
+                   c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount, c.balance_after, c.held_after,
+                   coalesce(c.contra_id, 0), coalesce(c.contra_seq, 0), coalesce(c.target_seq, 0),
+                   CASE WHEN c.posted_at BETWEEN '1970-01-01Z'::timestamptz AND '2100-01-01Z'::timestamptz
+                        THEN (date_part('epoch', c.posted_at) * 1e6)::bigint ELSE 0 END), '|', c.details), 'UTF8')))
+"""
+
+# Heads that are not their newest change's hash, and checkpoints that are not the change they name.
+SCREEN_HEADS = """
+    SELECT a.id AS account_id FROM steelyard.account a
+      LEFT JOIN steelyard.change c ON c.tenant_id = $1 AND c.account_id = a.id AND c.seq = a.seq
+     WHERE a.tenant_id = $1 AND a.head IS DISTINCT FROM CASE a.seq WHEN 0 THEN $2::bytea ELSE c.hash END
+    UNION
+    SELECT k.account_id FROM steelyard.checkpoint k
+      LEFT JOIN steelyard.change c ON c.tenant_id = $1 AND c.account_id = k.account_id AND c.seq = k.seq
+     WHERE k.tenant_id = $1
+       AND ((c.hash, c.balance_after, c.held_after) IS DISTINCT FROM (k.hash, k.posted, k.held)
+            OR k.seal IS DISTINCT FROM steelyard.seal_checkpoint(k.tenant_id, k.account_id, k.seq, k.posted, k.held,
+                                                                 k.total_recharged, k.total_spent, k.hash))
+"""
+
+UNMATCHED_TRANSFERS = """
+    SELECT unnest(ARRAY[c.account_id, c.contra_id]) AS account_id FROM steelyard.change c
+      LEFT JOIN steelyard.change o ON o.tenant_id = $1 AND o.account_id = c.contra_id AND o.seq = c.contra_seq
+     WHERE c.tenant_id = $1 AND c.contra_seq IS NOT NULL
+       AND (o.contra_id, o.contra_seq, o.kind, o.posted_at, -o.amount::numeric)
+           IS DISTINCT FROM (c.account_id, c.seq, c.kind, c.posted_at, c.amount::numeric)
+"""
+
+ZERO_HASH = bytes(32)
+
+
+async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts whose steps, numbers, totals, holds or transfers may be wrong. One pass."""
+    books = await uow.fetchrow(
+        """
+        SELECT coalesce(array_agg(funding_id), '{}') AS funding, coalesce(array_agg(revenue_id), '{}') AS revenue
+          FROM steelyard.book WHERE tenant_id = $1
+        """,
+        uow.tenant,
+    )
+    assert books is not None
+    rows = await uow.connection.fetch(
+        SCREEN_ARITHMETIC,
+        uow.tenant,
+        secrets.randbits(62),
+        books["funding"],
+        books["revenue"],
+        timeout=SCAN_DEADLINE_S,
+    )
+    suspects = {AccountId(row["account_id"]) for row in rows if row["account_id"] is not None}
+    if any(row["transfers"] for row in rows):
+        unmatched = await uow.connection.fetch(
+            UNMATCHED_TRANSFERS, uow.tenant, timeout=SCAN_DEADLINE_S
+        )
+        suspects.update(AccountId(row["account_id"]) for row in unmatched if row["account_id"])
+    return suspects
+
+
+async def screen_requests(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts whose changes and requests may disagree. One pass over changes and keys."""
+    return await _suspects(uow, SCREEN_REQUESTS, secrets.randbits(62))
+
+
+async def screen_chain(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts with a change that may not fit its hash. One pass, every hash computed."""
+    return await _suspects(uow, SCREEN_CHAIN, ZERO_HASH)
+
+
+async def screen_heads(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts whose head or checkpoint is not the change it names."""
+    return await _suspects(uow, SCREEN_HEADS, ZERO_HASH)
+
+
+async def _suspects(uow: UnitOfWork, sql: str, *arguments: object) -> set[AccountId]:
+    rows = await uow.connection.fetch(sql, uow.tenant, *arguments, timeout=SCAN_DEADLINE_S)
+    return {AccountId(row["account_id"]) for row in rows}
