@@ -1,5 +1,6 @@
 """How a command ends: what it prints, and its exit code. Data on stdout, talk on stderr."""
 
+import contextlib
 import json
 import os
 import sys
@@ -96,8 +97,9 @@ def show(value: object, *, wants_json: bool, as_text: Callable[[], None]) -> Non
 
 
 def say(sentence: str) -> None:
-    """Tell the person at the screen something; on stderr."""
-    typer.echo(sentence, err=True)
+    """Tell the person at the screen something; on stderr. If nobody listens any more, that is no reason to stop."""
+    with contextlib.suppress(BrokenPipeError):
+        typer.echo(sentence, err=True)
 
 
 def explain_failure(error: Exception, *, wants_json: bool) -> int:
