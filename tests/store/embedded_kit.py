@@ -55,9 +55,20 @@ def short_place() -> Iterator[Path]:
     try:
         yield place
     finally:
-        for pid in processes_below(place):
-            os.kill(pid, signal.SIGKILL)
+        signal_all(processes_below(place), signal.SIGKILL)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> list[int]:
+    """Send a signal to each process; return those that had not ended already."""
+    reached = []
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+        reached.append(pid)
+    return reached
 
 
 def processes_below(place: Path) -> list[int]:

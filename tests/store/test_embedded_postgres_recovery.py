@@ -32,6 +32,7 @@ from tests.store.embedded_kit import (
     quiet,
     read_ready,
     short_place,
+    signal_all,
     start_in_process,
     started,
 )
@@ -114,19 +115,18 @@ def test_a_start_waits_for_the_processes_a_killed_server_left_behind(
     copy_of_cluster(place / "data", binaries)
     server = start_embedded_postgres(place / "data", report=quiet, binaries=binaries)
     backends = [pid for pid in processes_below(place) if pid != server.pid]
-    for pid in backends:
-        os.kill(pid, signal.SIGSTOP)  # it keeps the shared memory and hears nothing
+    backends = signal_all(backends, signal.SIGSTOP)  # they keep the shared memory, hear nothing
     os.kill(server.pid, signal.SIGKILL)
     said: list[str] = []
 
     def release(message: str) -> None:
         said.append(message)
-        for pid in backends:
-            os.kill(pid, signal.SIGKILL)
+        signal_all(backends, signal.SIGKILL)
 
     again = restart_embedded_postgres(server, report=release)
     assert len(said) == 1
     assert "a killed server left behind" in said[0]
+    assert backends
     assert all(str(pid) in said[0] for pid in backends)
     assert query(again.address, "SELECT 1") == [(1,)]
     stop_embedded_postgres(again)
@@ -138,15 +138,13 @@ def test_processes_left_behind_are_asked_to_end_and_never_waited_for_without_lim
     copy_of_cluster(place / "data", PROGRAMS[0])
     server = start_embedded_postgres(place / "data", report=quiet, binaries=PROGRAMS[0])
     backends = [pid for pid in processes_below(place) if pid != server.pid]
-    for pid in backends:
-        os.kill(pid, signal.SIGSTOP)
+    backends = signal_all(backends, signal.SIGSTOP)
     os.kill(server.pid, signal.SIGKILL)
     began = time.monotonic()
     with pytest.raises(PostgresStartFailed, match="still holds this folder's shared memory"):
         restart_embedded_postgres(server, report=quiet, deadline_s=5.5)
     assert 5 < time.monotonic() - began < 15
-    for pid in backends:
-        os.kill(pid, signal.SIGCONT)  # now each acts on what it was sent
+    signal_all(backends, signal.SIGCONT)  # now each acts on what it was sent
     again = restart_embedded_postgres(server, report=quiet, deadline_s=5)
     assert query(again.address, "SELECT 1") == [(1,)]
     stop_embedded_postgres(again)
@@ -190,8 +188,7 @@ def test_an_interrupted_making_is_done_again(place: Path, binaries: Binaries) ->
         time.sleep(0.005)
     owner.kill()
     owner.communicate(timeout=10)
-    for pid in processes_below(place):
-        os.kill(pid, signal.SIGKILL)
+    signal_all(processes_below(place), signal.SIGKILL)
     assert not (place / "data" / "postgres").exists()
     said: list[str] = []
     with started(place / "data", binaries, report=said.append) as server:
