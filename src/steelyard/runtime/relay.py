@@ -44,6 +44,7 @@ class Relay:
         """Publish what is behind the horizon and not yet published. Returns how many rows were read."""
         if self._position is None:
             self._position = await self._load_position()
+            await self._record_position()
         limit, total = PAGE, 0
         while True:
             rows = await self.database.fetch(
@@ -54,7 +55,10 @@ class Relay:
             if rows and not whole:
                 limit *= 2  # one unit of work larger than a page
                 continue
-            for row in whole:
+            # A transaction may take its xid early and an account's lock late: within what is visible at once, seq decides.
+            for row in sorted(
+                whole, key=lambda row: (row["tenant_id"], row["account_id"], row["seq"])
+            ):
                 self._publish(row)
             if whole:
                 self._position = str(int(whole[-1]["xid"]) + 1)
