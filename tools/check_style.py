@@ -62,6 +62,7 @@ SQL_TEXT = re.compile(
 # Each such handler logs and counts what it caught and says in a comment why it is there.
 PROCESS_EDGES: frozenset[str] = frozenset(
     {
+        "src/steelyard/cli/main.py",  # a command's end: a sentence and an exit code
         "src/steelyard/runtime/bus.py",  # calls listeners it does not know
         "src/steelyard/runtime/edge.py",  # every request: what a handler raises is told to the client
         "src/steelyard/runtime/repeat.py",  # background tasks must outlive what one turn raises

@@ -28,7 +28,9 @@ def doctor(data_dir: DataDir = None, wants_json: Json = False) -> None:
         {"name": one.name, "ok": one.ok, "what": one.what, "remedy": one.remedy} for one in findings
     ]
     wrong = sum(not one.ok for one in findings)
-    show({"ok": not wrong, "findings": rows}, wants_json=wants_json, as_text=lambda: _print(findings))
+    show(
+        {"ok": not wrong, "findings": rows}, wants_json=wants_json, as_text=lambda: _print(findings)
+    )
     if wrong:
         if not wants_json:
             say(f"steelyard: {wrong} of {len(findings)} findings need something done")
@@ -122,7 +124,11 @@ async def _look_at_database(settings: "Settings") -> "list[Finding]":
     for name, look, remedy in (
         ("database", _look_at_answer, "Start the server, or correct STEELYARD_DATABASE_URL"),
         ("schema", _look_at_schema, "Run `steelyard migrate`, or `steelyard up` for a data folder"),
-        ("wall between tenants", _look_at_wall, "Run `steelyard migrate` and use the login it makes"),
+        (
+            "wall between tenants",
+            _look_at_wall,
+            "Run `steelyard migrate` and use the login it makes",
+        ),
     ):
         try:
             findings.append(Finding(name, ok=True, what=await look(url)))

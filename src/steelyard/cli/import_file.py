@@ -24,6 +24,7 @@ LINES_SHOWN = 50
 )
 def import_file(
     file: Annotated[Path, typer.Argument(help="The CSV file.")],
+    *,
     tenant: TenantName = "default",
     source: Annotated[
         str | None,
@@ -83,10 +84,12 @@ async def _import(
     from steelyard.ledger.purchases import CURRENCY_CODE, check_source
     from steelyard.runtime.currencies import find_currency
 
-    currency, id = find_currency(CURRENCY_CODE), parse_tenant_id(tenant)
-    request = ImportRequest(id, check_source(source), currency, tops_up=tops_up, is_strict=is_strict)
+    currency, tenant_id = find_currency(CURRENCY_CODE), parse_tenant_id(tenant)
+    request = ImportRequest(
+        tenant_id, check_source(source), currency, tops_up=tops_up, is_strict=is_strict
+    )
     async with reach_url(settings) as url, open_import_ports(url) as ports:
-        async with ports.database.unit_of_work(id) as uow:
+        async with ports.database.unit_of_work(tenant_id) as uow:
             if await find_tenant(uow) is None:
                 raise NotFound(kind="tenant", identifier=tenant)
         with progress_bar(file.name, hidden=is_quiet) as move:
@@ -127,4 +130,6 @@ def _print_outcome(outcome: "ImportOutcome") -> None:
         rows = [(str(one.line), one.field, one.reason) for one in outcome.refused[:LINES_SHOWN]]
         print_table(("line", "field", "refused because"), rows)
         if outcome.refused_count > len(rows):
-            typer.echo(f"… and {outcome.refused_count - len(rows):,} more; --json lists up to 1,000")
+            typer.echo(
+                f"… and {outcome.refused_count - len(rows):,} more; --json lists up to 1,000"
+            )

@@ -5,6 +5,9 @@ from contextlib import asynccontextmanager
 
 from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.import_purchases import ImportPorts
+from steelyard.ledger.publish import PublishChanges
+from steelyard.runtime.bus import InProcessBus
+from steelyard.runtime.cache import InProcessCache
 from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.database import Database
 
@@ -20,7 +23,8 @@ async def open_import_ports(url: str) -> AsyncIterator[ImportPorts]:
     """
     clock = SystemClock()
     database = await Database.open(url, pool_size=POOL_SIZE)
-    commit = GroupCommit(url, clock, lambda *_: None)
+    publish = PublishChanges(InProcessBus(), InProcessCache(clock), clock)
+    commit = GroupCommit(url, clock, publish)
     try:
         yield ImportPorts(database, commit, clock)
     finally:

@@ -22,9 +22,11 @@ KEYS_SHOWN = 1_000
 @app.command(help="Make an API key. It is printed once and can never be read again.")
 def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
+    *,
     role: Annotated[str, typer.Option("--role", help="service, operator or admin.")] = "service",
     ttl_days: Annotated[
-        int | None, typer.Option("--ttl-days", min=1, max=3660, help="Days it lasts; no end if not given.")
+        int | None,
+        typer.Option("--ttl-days", min=1, max=3660, help="Days it lasts; no end if not given."),
     ] = None,
     tenant: TenantName = "default",
     data_dir: DataDir = None,
@@ -101,11 +103,13 @@ async def _create(
     from steelyard.runtime.clock import SystemClock
 
     if role not in list(Role):
-        raise InvalidInput(field="role", problem=f"{role[:20]!r} is none of service, operator, admin")
-    id, now = parse_tenant_id(tenant), SystemClock().now()
+        raise InvalidInput(
+            field="role", problem=f"{role[:20]!r} is none of service, operator, admin"
+        )
+    tenant_id, now = parse_tenant_id(tenant), SystemClock().now()
     order = KeyOrder(name, Role(role), None if ttl is None else now + ttl)
-    actor = system_principal(id, "cli")
-    async with reach_database(settings) as database, database.unit_of_work(id) as uow:
+    actor = system_principal(tenant_id, "cli")
+    async with reach_database(settings) as database, database.unit_of_work(tenant_id) as uow:
         await get_tenant(uow)
         new = await create_api_key(uow, order, created_by=actor.subject, now=now)
         await record_audit(uow, actor, action="key.create", now=now, target=f"key:{new.key.id}")
@@ -118,8 +122,8 @@ async def _list(settings: "Settings", tenant: str) -> "list[ApiKey]":
     from steelyard.cli.reach import reach_database
     from steelyard.core.ids import parse_tenant_id
 
-    id = parse_tenant_id(tenant)
-    async with reach_database(settings) as database, database.unit_of_work(id) as uow:
+    tenant_id = parse_tenant_id(tenant)
+    async with reach_database(settings) as database, database.unit_of_work(tenant_id) as uow:
         await get_tenant(uow)
         return await list_api_keys(uow, after=None, limit=KEYS_SHOWN)
 
@@ -132,9 +136,9 @@ async def _revoke(settings: "Settings", key: str, tenant: str) -> "ApiKey":
     from steelyard.core.ids import parse_tenant_id
     from steelyard.runtime.clock import SystemClock
 
-    id, now = parse_tenant_id(tenant), SystemClock().now()
-    async with reach_database(settings) as database, database.unit_of_work(id) as uow:
+    tenant_id, now = parse_tenant_id(tenant), SystemClock().now()
+    async with reach_database(settings) as database, database.unit_of_work(tenant_id) as uow:
         ended = await revoke_api_key(uow, key, now=now)
-        actor = system_principal(id, "cli")
+        actor = system_principal(tenant_id, "cli")
         await record_audit(uow, actor, action="key.revoke", now=now, target=f"key:{ended.id}")
     return ended

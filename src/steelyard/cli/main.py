@@ -67,7 +67,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback does it
         bool,
         typer.Option(
             "--version", callback=_show_version, is_eager=True, help="Print the version and end."
@@ -103,8 +103,8 @@ def main(arguments: list[str], load_program: "LoadProgram") -> int:
         from steelyard.cli.outcome import explain_usage
 
         return explain_usage(error, wants_json="--json" in arguments)
+    # The process edge: a person sees a sentence and a code, never a traceback.
     except Exception as error:
-        # The process edge: a person sees a sentence and a code, never a traceback.
         from steelyard.cli.outcome import explain_failure
 
         return explain_failure(error, wants_json="--json" in arguments)

@@ -16,6 +16,7 @@ PASSWORD_SETTING = "STEELYARD_APP_PASSWORD"
 
 @app.command(help="Create roles and schema, and bring the schema to this release.")
 def migrate(
+    *,
     url: Annotated[
         str,
         typer.Option(
@@ -26,7 +27,8 @@ def migrate(
         ),
     ],
     login: Annotated[
-        str, typer.Option("--login", help="Role that the product logs in as; made if it is missing.")
+        str,
+        typer.Option("--login", help="Role that the product logs in as; made if it is missing."),
     ] = "steelyard_server",
     password: Annotated[
         str | None,
@@ -60,9 +62,13 @@ def migrate(
 def _tell(made: dict[str, object], *, is_new: bool) -> None:
     say(f"the schema is at revision {made['revision']}")
     if not made["bypasses_row_security"]:
-        say("steelyard_ledger has no BYPASSRLS on this server: batches are cut by tenant, which is slower")
+        say(
+            "steelyard_ledger has no BYPASSRLS on this server: batches are cut by tenant, which is slower"
+        )
     if is_new:
-        say("the product logs in with this address (STEELYARD_DATABASE_URL); its password is shown only now:")
+        say(
+            "the product logs in with this address (STEELYARD_DATABASE_URL); its password is shown only now:"
+        )
     typer.echo(str(made["app_url"]))
 
 

@@ -10,6 +10,7 @@ app = typer.Typer()
 
 
 @app.command(help="Print the OpenAPI document (JSON) of this release.")
-def openapi(context: typer.Context, wants_json: Json = False) -> None:
+def openapi(context: typer.Context, wants_json: Json = True) -> None:
     """Print the document; it is JSON with and without --json."""
+    del wants_json
     print_json(program_of(context).openapi_document())

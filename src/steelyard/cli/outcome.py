@@ -85,7 +85,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, soft_wrap=True).print(
+        table
+    )
 
 
 def show(value: object, *, wants_json: bool, as_text: Callable[[], None]) -> None:

@@ -13,7 +13,11 @@ class Program(Protocol):
     """The application's module."""
 
     def create_app(
-        self, settings: "Settings", *, database_url: str | None = None, made_secret: str | None = None
+        self,
+        settings: "Settings",
+        *,
+        database_url: str | None = None,
+        made_secret: str | None = None,
     ) -> Any:
         """Build the application; its lifespan opens and closes the services."""
         ...

@@ -1,5 +1,6 @@
 """Steps with their times, told on stderr while they happen."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,6 @@ class Steps:
     def tell(self, what: str, *, took_s: float | None = None) -> None:
         """Say one thing."""
         if self.as_json:
-            from steelyard.cli.outcome import json
-
             line: dict[str, object] = {"event": "up.step", "step": what}
             if took_s is not None:
                 line["took_ms"] = round(took_s * 1000)

@@ -46,7 +46,9 @@ def counter() -> Iterator[CountOccurrence]:
     with closing(sqlite3.connect("", isolation_level=None)) as database:
         database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID")
+        database.execute(
+            "CREATE TABLE seen (hash BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID"
+        )
 
         def count(content: bytes) -> int:
             found = database.execute(

@@ -23,7 +23,7 @@ from steelyard.cli.outcome import print_json, say
 from steelyard.cli.program import Program
 from steelyard.cli.progress import Steps
 from steelyard.cli.reach import check_schema, explained_as
-from steelyard.cli.serving import Ending, server_for
+from steelyard.cli.serving import Ending, Server, server_for
 from steelyard.core.ids import DEFAULT_TENANT
 from steelyard.ledger.import_purchases import ImportOutcome
 from steelyard.ledger.purchases import CURRENCY_CODE
@@ -35,6 +35,9 @@ from steelyard.runtime.instance import Instance, has_database, start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
 from steelyard.runtime.settings import Settings
+
+# An address that stands for all of this machine's, and one of them.
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,22 @@ async def _run(
         listen_on(bound)
     ending.server = server
     serving = asyncio.create_task(server.serve(sockets=[bound]))
+    telling = asyncio.create_task(
+        _tell_when_up(server, options, ready, port_of(bound), steps=steps)
+    )
     try:
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        if server.started:
-            _tell_ready(options, ready, port_of(bound), steps)
         await serving
     finally:
+        telling.cancel()
         server.should_exit = True
-        await asyncio.wait({serving})
+        await asyncio.wait({serving, telling})
+
+
+async def _tell_when_up(
+    server: Server, options: UpOptions, ready: Prepared, port: int, *, steps: Steps
+) -> None:
+    await server.is_up.wait()
+    _tell_ready(options, ready, port, steps)
 
 
 def _import_ahead(load: Callable[[], Program], settings: Settings) -> Program:
@@ -216,7 +226,7 @@ def _tell_ready(options: UpOptions, ready: Prepared, port: int, steps: Steps) ->
     """Say where it listens, how to call it, and where the data lies."""
     settings = options.settings
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    reachable = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "[::]" else host
+    reachable = _ANY_ADDRESS.get(settings.host, host)
     url, folder = f"http://{reachable}:{port}", ready.folder.path
     if options.wants_json:
         print_json({"url": url, "data_dir": str(folder), "ready_s": round(steps.elapsed_s, 2)})
@@ -227,7 +237,9 @@ def _tell_ready(options: UpOptions, ready: Prepared, port: int, steps: Steps) ->
     say(f"\nSteelyard is ready after {steps.elapsed_s:.1f} s:  {url}\n")
     if settings.jwt_algorithm == "HS256":
         say("  An admin's token for this shell, and a first call with it:\n")
-        say(f"    TOKEN=$({_command()} token --user admin --role admin --data-dir {_quoted(folder)})")
+        say(
+            f"    TOKEN=$({_command()} token --user admin --role admin --data-dir {_quoted(folder)})"
+        )
         say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?limit=3'\n")
     say(f"  API documentation   {url}/docs")
     say(f"  Data folder         {folder}")

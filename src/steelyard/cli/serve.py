@@ -17,15 +17,19 @@ app = typer.Typer()
 @app.command(help="Serve the API on the PostgreSQL in STEELYARD_DATABASE_URL.")
 def serve(
     context: typer.Context,
+    *,
     host: Annotated[
         str | None, typer.Option("--host", help="Address to listen on.", show_default=False)
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=1, max=65535, help="Port; 3000 or the next free one if not given."),
+        typer.Option(
+            "--port", min=1, max=65535, help="Port; 3000 or the next free one if not given."
+        ),
     ] = None,
     wants_uvloop: Annotated[
-        bool, typer.Option("--uvloop/--no-uvloop", help="Use uvloop's event loop where there is one.")
+        bool,
+        typer.Option("--uvloop/--no-uvloop", help="Use uvloop's event loop where there is one."),
     ] = True,
     wants_json: Json = False,
 ) -> None:

@@ -22,6 +22,16 @@ T = TypeVar("T")
 class Server(uvicorn.Server):
     """uvicorn without its own signal handlers: the command decides what ends what, and in which order."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self.is_up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the command."""

@@ -18,7 +18,10 @@ app = typer.Typer(help="Make and list tenants.", no_args_is_help=True)
 @app.command(help="Make a tenant and open its books in the currencies named.")
 def create(
     tenant: Annotated[str, typer.Argument(help="Its id: a-z, 0-9 and '-'.")],
-    name: Annotated[str | None, typer.Option("--name", help="Its name; the id if not given.")] = None,
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Its name; the id if not given.")
+    ] = None,
     time_zone: Annotated[str, typer.Option("--time-zone", help="IANA zone.")] = "UTC",
     currency: Annotated[
         list[str] | None, typer.Option("--currency", help="ISO 4217 code; may be repeated.")
@@ -28,12 +31,21 @@ def create(
 ) -> None:
     """Create one tenant."""
     made = asyncio.run(
-        _create(settings_with(data_dir), tenant, name=name, time_zone=time_zone, codes=currency or [])
+        _create(
+            settings_with(data_dir), tenant, name=name, time_zone=time_zone, codes=currency or []
+        )
     )
     if not made:
-        raise AlreadyThere(f"the tenant {tenant!r} is there already; its books were opened if they were not")
+        raise AlreadyThere(
+            f"the tenant {tenant!r} is there already; its books were opened if they were not"
+        )
     show(
-        {"tenant": tenant, "name": name or tenant, "time_zone": time_zone, "currencies": currency or []},
+        {
+            "tenant": tenant,
+            "name": name or tenant,
+            "time_zone": time_zone,
+            "currencies": currency or [],
+        },
         wants_json=wants_json,
         as_text=lambda: typer.echo(f"made the tenant {tenant}"),
     )
@@ -68,16 +80,20 @@ async def _create(
     from steelyard.runtime.clock import SystemClock
     from steelyard.runtime.currencies import find_currency
 
-    id, now = parse_tenant_id(tenant), SystemClock().now()
+    tenant_id, now = parse_tenant_id(tenant), SystemClock().now()
     currencies = [find_currency(code) for code in codes]
     async with reach_database(settings) as database:
-        made = await create_tenant(database, id, name=name or tenant, time_zone=time_zone, now=now)
-        async with database.unit_of_work(id) as uow:
+        made = await create_tenant(
+            database, tenant_id, name=name or tenant, time_zone=time_zone, now=now
+        )
+        async with database.unit_of_work(tenant_id) as uow:
             for currency in currencies:
                 await open_book(uow, currency, now=now)
             if made:
-                actor = system_principal(id, "cli")
-                await record_audit(uow, actor, action="tenant.create", now=now, target=f"tenant:{id}")
+                actor = system_principal(tenant_id, "cli")
+                await record_audit(
+                    uow, actor, action="tenant.create", now=now, target=f"tenant:{tenant_id}"
+                )
     return made
 
 

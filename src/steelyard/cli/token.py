@@ -16,10 +16,11 @@ app = typer.Typer()
 
 @app.command(help="Print a token for a user, signed with the data folder's secret.")
 def token(
-    user: Annotated[str, typer.Option("--user", help="Who it is for: the token's `sub`.")] = "admin",
-    role: Annotated[
-        str, typer.Option("--role", help="user, operator, admin or service.")
-    ] = "user",
+    *,
+    user: Annotated[
+        str, typer.Option("--user", help="Who it is for: the token's `sub`.")
+    ] = "admin",
+    role: Annotated[str, typer.Option("--role", help="user, operator, admin or service.")] = "user",
     tenant: TenantName = "default",
     ttl_s: Annotated[
         int, typer.Option("--ttl", min=1, max=366 * 86_400, help="Seconds it lasts.")
@@ -29,7 +30,9 @@ def token(
 ) -> None:
     """Print one token on stdout and nothing else."""
     settings = settings_with(data_dir)
-    text = make_token(settings, user=user, role=role, tenant=tenant, lifetime=timedelta(seconds=ttl_s))
+    text = make_token(
+        settings, user=user, role=role, tenant=tenant, lifetime=timedelta(seconds=ttl_s)
+    )
     if wants_json:
         print_json(
             {"token": text, "user": user, "role": role, "tenant": tenant, "expires_in_s": ttl_s}

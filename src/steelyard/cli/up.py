@@ -10,16 +10,21 @@ from steelyard.cli.program import program_of
 app = typer.Typer()
 
 
-@app.command(help="Start everything in one process: PostgreSQL, the API, and a month of real demo data.")
+@app.command(
+    help="Start everything in one process: PostgreSQL, the API, and a month of real demo data."
+)
 def up(
     context: typer.Context,
+    *,
     data_dir: DataDir = None,
     host: Annotated[
         str | None, typer.Option("--host", help="Address to listen on.", show_default=False)
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=1, max=65535, help="Port; 3000 or the next free one if not given."),
+        typer.Option(
+            "--port", min=1, max=65535, help="Port; 3000 or the next free one if not given."
+        ),
     ] = None,
     wants_demo: Annotated[
         bool | None,
@@ -30,10 +35,12 @@ def up(
         ),
     ] = None,
     wants_json_logs: Annotated[
-        bool, typer.Option("--json-logs", help="Write steps and logs as JSON lines, each request too.")
+        bool,
+        typer.Option("--json-logs", help="Write steps and logs as JSON lines, each request too."),
     ] = False,
     wants_uvloop: Annotated[
-        bool, typer.Option("--uvloop/--no-uvloop", help="Use uvloop's event loop where there is one.")
+        bool,
+        typer.Option("--uvloop/--no-uvloop", help="Use uvloop's event loop where there is one."),
     ] = True,
     wants_json: Json = False,
 ) -> None:

@@ -22,6 +22,7 @@ def users() -> None:
 @app.command(help="Make a user, and an account where a currency is named.")
 def add(
     user: Annotated[str, typer.Argument(help="The user's id, the `sub` of its tokens.")],
+    *,
     tenant: TenantName = "default",
     name: Annotated[str | None, typer.Option("--name", help="Display name.")] = None,
     currency: Annotated[
@@ -31,9 +32,7 @@ def add(
     wants_json: Json = False,
 ) -> None:
     """Create one user."""
-    made = asyncio.run(
-        _add(settings_with(data_dir), user, tenant=tenant, name=name, code=currency)
-    )
+    made = asyncio.run(_add(settings_with(data_dir), user, tenant=tenant, name=name, code=currency))
     account = f", account {made['account']}" if made["account"] else ""
     word = "made" if made["created"] else "was there already:"
     show(
@@ -57,11 +56,11 @@ async def _add(
     from steelyard.runtime.clock import SystemClock
     from steelyard.runtime.currencies import find_currency
 
-    id, now = parse_tenant_id(tenant), SystemClock().now()
+    tenant_id, now = parse_tenant_id(tenant), SystemClock().now()
     new = NewUser(parse_user_id(user), name)
     currency = None if code is None else find_currency(code)
     account: str | None = None
-    async with reach_database(settings) as database, database.unit_of_work(id) as uow:
+    async with reach_database(settings) as database, database.unit_of_work(tenant_id) as uow:
         await get_tenant(uow)
         _, created = await create_user(uow, new, now=now)
         if currency is not None:
@@ -69,6 +68,6 @@ async def _add(
             wanted = NewAccount(new.id, currency, reference=f"{new.id}/{currency.code}")
             account = str((await open_accounts(uow, [wanted], now=now))[0][0])
         if created:
-            actor = system_principal(id, "cli")
+            actor = system_principal(tenant_id, "cli")
             await record_audit(uow, actor, action="user.create", now=now, target=f"user:{user}")
     return {"user": user, "tenant": tenant, "created": created, "account": account}

@@ -161,7 +161,7 @@ async def import_purchases(
     done = outcome.refused_count
     for chunk in _chunks(read(), ORDERS_AT_ONCE):
         purchases = [line for line in chunk if isinstance(line, Purchase) and line.card in accounts]
-        await _post(ports, request, purchases, accounts, outcome)
+        await _post(ports, request, purchases, accounts, outcome=outcome)
         done += len(purchases)
         report(ImportProgress("purchases", done, outcome.lines))
     return outcome
@@ -203,8 +203,10 @@ async def _open_accounts(
             ]
             opened = await open_accounts(uow, wanted, now=now)
         outcome.accounts_opened += sum(is_new for _, is_new in opened)
-        found = dict(zip(some, (id for id, _ in opened), strict=True))
-        for balance in await load_balances(ports.database, [(tenant, id) for id in found.values()]):
+        found = dict(zip(some, (account for account, _ in opened), strict=True))
+        for balance in await load_balances(
+            ports.database, [(tenant, account) for account in found.values()]
+        ):
             if balance.currency != currency:
                 raise CurrencyMismatch(account=balance.account, other=f"the file ({currency.code})")
         accounts |= found
@@ -250,6 +252,7 @@ async def _post(
     request: ImportRequest,
     purchases: list[Purchase],
     accounts: dict[str, AccountId],
+    *,
     outcome: ImportOutcome,
 ) -> None:
     orders = [order_of(request, purchase, accounts[purchase.card]) for purchase in purchases]
