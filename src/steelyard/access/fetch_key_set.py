@@ -58,10 +58,10 @@ async def fetch_key_set(address: str, *, deadline_s: float = FETCH_DEADLINE_S) -
                 body += chunk
                 if len(body) > KEY_SET_BYTES_MAX:
                     raise _unavailable(address, f"it is larger than {KEY_SET_BYTES_MAX} bytes")
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise _unavailable(address, type(error).__name__) from error
     except TimeoutError as error:
         raise _unavailable(address, f"it did not answer within {deadline_s} s") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise _unavailable(address, type(error).__name__) from error
     return bytes(body)
 
 

@@ -27,6 +27,8 @@ TENANT_TABLES: Final[Mapping[str, str]] = MappingProxyType(
         "operation": "tenant_id",
         "hold": "tenant_id",
         "topup": "tenant_id",
+        "contra_pending": "tenant_id",
+        "checkpoint": "tenant_id",
     }
 )
 """Each table that holds tenants' rows, with the column that says whose."""

@@ -23,7 +23,7 @@ class Place:
 
 def write_cursor(place: Place) -> str:
     """Return the place as opaque text."""
-    text = json.dumps([place.of, place.key], separators=(",", ":")).encode()
+    text = json.dumps([place.of, place.key], separators=(",", ":"), ensure_ascii=False).encode()
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
