@@ -24,6 +24,7 @@ class Fault(StrEnum):
     STEP = "step"
     CHAIN = "chain"
     OPERATION = "operation"
+    LOST = "lost"
     TRANSFER = "transfer"
     TAIL = "tail"
     HISTORY = "history"
@@ -43,6 +44,7 @@ _OF_HISTORY = frozenset(
         Fault.STEP,
         Fault.CHAIN,
         Fault.OPERATION,
+        Fault.LOST,
         Fault.TRANSFER,
         Fault.TAIL,
         Fault.HISTORY,
@@ -109,7 +111,11 @@ class Evidence:
     chain_seq: int | None = None
     hold_seq: int | None = None
     operation_seq: int | None = None
+    lost_seq: int | None = None
+    """A change that another account's transfer names, and that is not there."""
     transfer_seq: int | None = None
+    transfer_with: tuple[AccountId, ...] = ()
+    """The other accounts of transfers whose two sides disagree."""
     checkpoint_seq: int | None = None
     checkpoint_problem: str | None = None
 

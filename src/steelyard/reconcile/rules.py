@@ -4,9 +4,10 @@
 anew, and a history that does not prove itself, which is never summed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
-from steelyard.core.ids import TenantId
+from steelyard.core.ids import AccountId, TenantId
 from steelyard.reconcile.model import Discrepancy, Evidence, Fault
 
 _HISTORY_SENTENCES = {
@@ -14,12 +15,39 @@ _HISTORY_SENTENCES = {
     Fault.STEP: "change {seq} does not lead from the balance before it to the balance after it",
     Fault.CHAIN: "change {seq} does not fit its hash: it, or the one before it, was altered",
     Fault.OPERATION: "change {seq} and the requests disagree: one is there without the other",
-    Fault.TRANSFER: "change {seq} and the other side of its transfer disagree, or it is missing",
+    Fault.LOST: "change {seq} is not there, but the other side of its transfer is",
+    Fault.TRANSFER: "change {seq} and the other side of its transfer disagree",
 }
 
 
-def explain(tenant: TenantId, evidence: Evidence) -> list[Discrepancy]:
-    """Return every discrepancy that one account's evidence shows; none if it proves the account."""
+def is_broken(evidence: Evidence) -> bool:
+    """Whether the history is broken in a way of its own, whatever its transfers say."""
+    return (
+        evidence.kind is None
+        or any(
+            seq is not None
+            for seq in (
+                evidence.gap_seq,
+                evidence.step_seq,
+                evidence.chain_seq,
+                evidence.operation_seq,
+                evidence.lost_seq,
+            )
+        )
+        or evidence.checkpoint_problem in ("missing", "rewritten")
+        or (evidence.seq > evidence.actual_seq and evidence.head != evidence.actual_head)
+    )
+
+
+def explain(
+    tenant: TenantId, evidence: Evidence, *, broken: Collection[AccountId] = ()
+) -> list[Discrepancy]:
+    """Return every discrepancy that one account's evidence shows; none if it proves the account.
+
+    Where the two sides of a transfer disagree and the other account is one of `broken`, it is to blame.
+    """
+    if evidence.transfer_seq is not None and set(evidence.transfer_with) <= set(broken):
+        evidence = replace(evidence, transfer_seq=None)
     if evidence.kind is None:
         if evidence.actual_seq == 0:
             return []  # neither account nor changes
@@ -38,6 +66,7 @@ def _explain_history(tenant: TenantId, evidence: Evidence) -> Iterator[Discrepan
         (Fault.STEP, evidence.step_seq),
         (Fault.CHAIN, evidence.chain_seq),
         (Fault.OPERATION, evidence.operation_seq),
+        (Fault.LOST, evidence.lost_seq),
         (Fault.TRANSFER, evidence.transfer_seq),
     ):
         if seq is not None:

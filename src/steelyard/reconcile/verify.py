@@ -11,7 +11,7 @@ from enum import StrEnum
 from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.reconcile.chunks import chunks_of
 from steelyard.reconcile.model import Discrepancy, Fault, Progress, Report, no_progress
-from steelyard.reconcile.rules import explain
+from steelyard.reconcile.rules import explain, is_broken
 from steelyard.reconcile.store import examine, screen
 from steelyard.reconcile.store.snapshot import open_snapshot
 from steelyard.runtime.cache import BalanceCache
@@ -86,8 +86,15 @@ async def examine_accounts(
     found: list[Discrepancy] = []
     for chunk in chunks_of(accounts, EXAMINE_AT_ONCE):
         async with open_snapshot(scope.database, scope.tenant) as uow:
-            for evidence in await examine.load_evidence(uow, chunk, witnesses=witnesses):
-                found += explain(scope.tenant, evidence)
+            seen = await examine.load_evidence(uow, chunk, witnesses=witnesses)
+            known = {one.account for one in seen}
+            others = {other for one in seen for other in one.transfer_with} - known
+            beside = (
+                await examine.load_evidence(uow, sorted(others), witnesses=True) if others else []
+            )
+            broken = {one.account for one in (*seen, *beside) if is_broken(one)}
+        for evidence in seen:
+            found += explain(scope.tenant, evidence, broken=broken)
     return found
 
 

@@ -55,7 +55,9 @@ def evidence_of(row: asyncpg.Record) -> Evidence:
         chain_seq=row["chain_seq"],
         hold_seq=row["hold_seq"],
         operation_seq=row["operation_seq"],
+        lost_seq=row["lost_seq"],
         transfer_seq=row["transfer_seq"],
+        transfer_with=tuple(AccountId(one) for one in row["transfer_with"] or ()),
         checkpoint_seq=row["checkpoint_seq"],
         checkpoint_problem=row["checkpoint_problem"],
     )

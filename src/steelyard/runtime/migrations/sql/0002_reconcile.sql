@@ -65,7 +65,7 @@ CREATE FUNCTION steelyard.examine_accounts(p_tenant text, p_accounts bigint[], p
                    actual_posted numeric, actual_held numeric, actual_seq bigint, actual_head bytea,
                    actual_recharged numeric, actual_spent numeric,
                    gap_seq bigint, step_seq bigint, chain_seq bigint, hold_seq bigint, operation_seq bigint,
-                   transfer_seq bigint, checkpoint_seq bigint, checkpoint_problem text)
+                   lost_seq bigint, transfer_seq bigint, transfer_with bigint[], checkpoint_seq bigint, checkpoint_problem text)
     LANGUAGE sql STABLE AS $$
 WITH wanted AS MATERIALIZED (SELECT DISTINCT u.id FROM unnest(p_accounts) AS u (id)),
 walk AS MATERIALIZED (
@@ -110,9 +110,10 @@ operations AS MATERIALIZED (
         ON c.account_id = o.account_id AND c.seq = o.seq
      WHERE c.seq IS NULL OR o.seq IS NULL OR o.times > 1
      GROUP BY 1),
--- Transfers: the other side says the same. A side that is missing, or that does not fit its own hash, is the other account's fault.
+-- Transfers: the other side says the same. A side that is missing, or that does not fit its own hash, is the other
+-- account's fault; so is one in an account whose history is broken elsewhere: transfer_with names those to look at.
 transfers AS MATERIALIZED (
-    SELECT w.id, min(c.seq) AS transfer_seq
+    SELECT w.id, min(c.seq) AS transfer_seq, array_agg(DISTINCT c.contra_id) AS transfer_with
       FROM wanted w
       JOIN steelyard.change c ON c.tenant_id = p_tenant AND c.account_id = w.id AND c.contra_seq IS NOT NULL
       JOIN steelyard.change o ON o.tenant_id = p_tenant AND o.account_id = c.contra_id AND o.seq = c.contra_seq
@@ -123,9 +124,9 @@ transfers AS MATERIALIZED (
                coalesce(b.hash, decode(repeat('00', 32), 'hex')), o.tenant_id, o.account_id, o.seq, o.kind, o.amount,
                o.held_amount, o.balance_after, o.held_after, o.contra_id, o.contra_seq, o.target_seq, o.posted_at,
                o.details::text) END
-     GROUP BY w.id
-    UNION ALL
-    SELECT c.contra_id, min(c.contra_seq) FROM steelyard.change c
+     GROUP BY w.id),
+lost AS MATERIALIZED (
+    SELECT c.contra_id AS id, min(c.contra_seq) AS lost_seq FROM steelyard.change c
       LEFT JOIN steelyard.change o ON o.tenant_id = p_tenant AND o.account_id = c.contra_id AND o.seq = c.contra_seq
      WHERE p_witnesses AND c.tenant_id = p_tenant AND c.contra_seq IS NOT NULL
        AND c.contra_id IN (SELECT w.id FROM wanted w) AND o.seq IS NULL
@@ -134,7 +135,7 @@ SELECT w.id, acc.user_id, acc.kind, acc.currency, bk.digits::int, acc.posted, ac
        acc.total_recharged, acc.total_spent, acc.floor, acc.suspended,
        k.posted, k.held, k.last_seq, coalesce(n.hash, decode(repeat('00', 32), 'hex')), k.recharged, k.spent,
        k.gap_seq, k.step_seq, k.chain_seq, hd.hold_seq, op.operation_seq,
-       (SELECT min(tr.transfer_seq) FROM transfers tr WHERE tr.id = w.id), cp.seq,
+       lo.lost_seq, tr.transfer_seq, tr.transfer_with, cp.seq,
        CASE WHEN cp.seq IS NULL THEN NULL
             WHEN cp.seal IS DISTINCT FROM steelyard.seal_checkpoint(p_tenant, w.id, cp.seq, cp.posted, cp.held,
                  cp.total_recharged, cp.total_spent, cp.hash) THEN 'damaged'
@@ -147,6 +148,8 @@ SELECT w.id, acc.user_id, acc.kind, acc.currency, bk.digits::int, acc.posted, ac
   LEFT JOIN steelyard.change n ON n.tenant_id = p_tenant AND n.account_id = w.id AND n.seq = k.last_seq
   LEFT JOIN holds hd ON hd.id = w.id
   LEFT JOIN operations op ON op.id = w.id
+  LEFT JOIN transfers tr ON tr.id = w.id
+  LEFT JOIN lost lo ON lo.id = w.id
   LEFT JOIN steelyard.checkpoint cp ON cp.tenant_id = p_tenant AND cp.account_id = w.id
   LEFT JOIN steelyard.change mark ON mark.tenant_id = p_tenant AND mark.account_id = w.id AND mark.seq = cp.seq
  ORDER BY w.id
@@ -234,6 +237,14 @@ SELECT NOT EXISTS (
                                WHERE h.xid = c.xid AND h.tenant_id = p_tenant AND h.contra_id = p_account))
 $$;
 
+-- Is the history of each of these accounts broken in a way of its own, whatever its transfers say?
+CREATE FUNCTION steelyard.are_broken(p_tenant text, p_accounts bigint[]) RETURNS boolean
+    LANGUAGE sql STABLE AS $$
+SELECT bool_and(x.kind IS NULL OR num_nonnulls(x.gap_seq, x.step_seq, x.chain_seq, x.operation_seq, x.lost_seq) > 0
+                OR coalesce(x.checkpoint_problem, 'damaged') <> 'damaged' OR x.seq > x.actual_seq AND x.head <> x.actual_head)
+  FROM steelyard.examine_accounts(p_tenant, p_accounts, true) x
+$$;
+
 -- Effect: makes stored balances, totals, heads and holds of accounts what their changes say, where the history proves
 -- itself: gapless, every step and hash right, every witness agreeing, and as long as the account knew it. An altered
 -- change is brought back first, if that can be proved. Where the history is not proved the account is suspended
@@ -270,14 +281,15 @@ BEGIN
     IF NOT p_witnesses THEN
         SELECT array_agg(x.account_id) INTO v_doubtful FROM steelyard.examine_accounts(p_tenant, p_accounts, false) x
          WHERE v_restored ? x.account_id::text OR x.suspended = 'chain_broken' OR x.checkpoint_problem IS NOT NULL
-            OR num_nonnulls(x.gap_seq, x.step_seq, x.chain_seq, x.hold_seq, x.transfer_seq) > 0
+            OR num_nonnulls(x.gap_seq, x.step_seq, x.chain_seq, x.hold_seq, x.lost_seq, x.transfer_seq) > 0
             OR (x.posted, x.held, x.seq, x.head, x.total_recharged, x.total_spent) IS DISTINCT FROM
                (x.actual_posted, x.actual_held, x.actual_seq, x.actual_head, x.actual_recharged, x.actual_spent)
             OR x.kind = 'held' AND (x.suspended IS NOT NULL) <> (x.posted - x.held < x.floor);
     END IF;
     FOR e IN SELECT x.* FROM steelyard.examine_accounts(p_tenant, coalesce(v_doubtful, '{}'), true) x LOOP
         CONTINUE WHEN e.kind IS NULL;             -- changes without an account: reported, nothing to repair
-        v_proved := num_nonnulls(e.gap_seq, e.step_seq, e.chain_seq, e.operation_seq, e.transfer_seq) = 0
+        v_proved := num_nonnulls(e.gap_seq, e.step_seq, e.chain_seq, e.operation_seq, e.lost_seq) = 0
+            AND (e.transfer_seq IS NULL OR steelyard.are_broken(p_tenant, e.transfer_with))
             AND coalesce(e.checkpoint_problem, 'damaged') = 'damaged'
             AND (e.seq = e.actual_seq OR e.seq > e.actual_seq AND e.head = e.actual_head
                  OR e.seq < e.actual_seq AND (e.kind <> 'system' OR steelyard.are_batches_backed(p_tenant, e.account_id, e.seq)));
@@ -314,7 +326,7 @@ BEGIN
         SELECT p_tenant, p_now, p_actor, p_actor_role, 'reconcile.fix', e.account_id::text, outcome, p_request_id,
                json_build_object('before', v_before, 'restored', coalesce(v_restored -> e.account_id::text, '[]'),
                    'gap', e.gap_seq, 'step', e.step_seq, 'chain', e.chain_seq, 'hold', e.hold_seq, 'operation', e.operation_seq,
-                   'transfer', e.transfer_seq, 'checkpoint', e.checkpoint_problem,
+                   'lost', e.lost_seq, 'transfer', e.transfer_seq, 'checkpoint', e.checkpoint_problem,
                    'after', jsonb_build_object('posted', acc.posted, 'held', acc.held, 'seq', acc.seq, 'head', encode(acc.head, 'hex'),
                    'total_recharged', acc.total_recharged, 'total_spent', acc.total_spent, 'suspended', acc.suspended))
           FROM steelyard.account acc WHERE acc.tenant_id = p_tenant AND acc.id = e.account_id;
