@@ -7,7 +7,7 @@ import typer
 from steelyard.cli.options import Json
 from steelyard.cli.outcome import print_table, show
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 # Read from the environment where they are needed, outside the settings type.
 OTHER_NAMES = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from steelyard.runtime.embedded.diagnose import Finding
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 OLDEST_PYTHON = (3, 11)
 

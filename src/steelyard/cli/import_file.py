@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steelyard.ledger.import_purchases import ImportOutcome
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 LINES_SHOWN = 50
 

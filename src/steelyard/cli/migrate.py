@@ -9,7 +9,7 @@ import typer
 from steelyard.cli.options import Json
 from steelyard.cli.outcome import say, show
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 PASSWORD_SETTING = "STEELYARD_APP_PASSWORD"
 

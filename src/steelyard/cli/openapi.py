@@ -6,7 +6,7 @@ from steelyard.cli.options import Json
 from steelyard.cli.outcome import print_json
 from steelyard.cli.program import program_of
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(help="Print the OpenAPI document (JSON) of this release.")

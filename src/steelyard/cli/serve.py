@@ -11,7 +11,7 @@ from steelyard.cli.program import Program, program_of
 if TYPE_CHECKING:
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(help="Serve the API on the PostgreSQL in STEELYARD_DATABASE_URL.")

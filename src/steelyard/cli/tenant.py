@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from steelyard.access.model import Tenant
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(help="Make and list tenants.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Make and list tenants.", no_args_is_help=True)
 
 
 @app.command(help="Make a tenant and open its books in the currencies named.")

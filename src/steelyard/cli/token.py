@@ -11,7 +11,7 @@ from steelyard.cli.outcome import CommandFailed, print_json
 if TYPE_CHECKING:
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(help="Print a token for a user, signed with the data folder's secret.")

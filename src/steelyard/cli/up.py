@@ -7,7 +7,7 @@ import typer
 from steelyard.cli.options import DataDir, Json, settings_with
 from steelyard.cli.program import program_of
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(

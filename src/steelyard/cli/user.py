@@ -11,7 +11,7 @@ from steelyard.cli.outcome import show
 if TYPE_CHECKING:
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(help="Make users and their accounts.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Make users and their accounts.", no_args_is_help=True)
 
 
 @app.callback()

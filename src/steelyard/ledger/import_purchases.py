@@ -120,8 +120,7 @@ class ImportRefused(SteelyardError):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class PurchaseOrder(Order):
+class PurchaseOrder(Order, frozen=True):
     """An order whose key stands for its line: the same line at another place in the file is the same order."""
 
     def body_hash(self) -> bytes:
