@@ -8,7 +8,7 @@ when it passes the outcome is unknown, never "failed": the same key gives the an
 import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -72,6 +72,8 @@ class GroupCommit:
     counts: CommitCounts = field(default_factory=CommitCounts)
     _queues: OrderedDict[TenantId, deque[_Request]] = field(default_factory=OrderedDict)
     _waiting: int = 0
+    _unanswered: deque[tuple[datetime, asyncio.Future[Posted]]] = field(default_factory=deque)
+    _timer: asyncio.TimerHandle | None = None
     _loop: asyncio.Task[None] | None = None
     _slow: set[asyncio.Task[None]] = field(default_factory=set)
     _connection: Connection | None = None
@@ -96,15 +98,15 @@ class GroupCommit:
             raise DatabaseUnavailable(doing="shutting down")
         if self._waiting >= self.queue_limit:
             raise Overloaded(queue="the ledger", limit=self.queue_limit)
-        answer: asyncio.Future[Posted] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Posted] = loop.create_future()
         self._enqueue(_Request(order, answer))
+        self._unanswered.append((self.clock.now() + self.deadline, answer))
+        if self._timer is None:
+            self._timer = loop.call_later(self.deadline.total_seconds(), self._give_up, loop)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run(), name="group commit")
-        try:
-            async with asyncio.timeout(self.deadline.total_seconds()):
-                return await answer
-        except TimeoutError:
-            raise DatabaseUnavailable(doing="committing") from None
+        return await answer
 
     async def close(self, *, drain: timedelta = timedelta(seconds=5)) -> None:
         """Take no more, let what waits finish, close the connection."""
@@ -115,6 +117,25 @@ class GroupCommit:
             for task in unfinished:
                 task.cancel()
         self._drop_connection()
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, answer in self._unanswered:
+            if not answer.done():
+                answer.set_exception(DatabaseUnavailable(doing="shutting down"))
+        self._unanswered.clear()
+
+    def _give_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer those whose time is over. One timer serves all: deadlines are alike, so the oldest is the next."""
+        self._timer = None
+        now = self.clock.now()
+        while self._unanswered:
+            due, answer = self._unanswered[0]
+            if not answer.done():
+                if due > now:
+                    self._timer = loop.call_later((due - now).total_seconds(), self._give_up, loop)
+                    return
+                answer.set_exception(DatabaseUnavailable(doing="committing"))
+            self._unanswered.popleft()
 
     def _enqueue(self, request: _Request) -> None:
         self._queues.setdefault(request.order.tenant, deque()).append(request)

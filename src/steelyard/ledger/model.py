@@ -1,10 +1,11 @@
 """What can be ordered of the ledger, and what it answers."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
+
+import msgspec
 
 from steelyard.core.ids import AccountId, TenantId, TransactionId, UserId
 
@@ -26,8 +27,10 @@ class Kind(StrEnum):
     ADJUSTMENT = "adjustment"
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+_to_json = msgspec.json.Encoder().encode
+
+
+class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a transaction was about. Kept as JSON with the change and covered by its chain; no personal data."""
 
     description: str | None = None
@@ -37,18 +40,11 @@ class Details:
 
     def to_json(self) -> str | None:
         """Return compact JSON of the fields that are set, or None where none is."""
-        fields = {
-            "description": self.description,
-            "service_type": self.service_type,
-            "reference_model": self.reference_model,
-            "reference_id": self.reference_id,
-        }
-        given = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":")) if given else None
+        text = _to_json(self).decode()
+        return None if text == "{}" else text
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """One thing to do to one held account.
 
     `amount` is in minor units, > 0 (an adjustment's is signed); None with a capture or reversal means all of it.
@@ -76,8 +72,7 @@ class Order:
         return sha256(body.encode()).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(msgspec.Struct, frozen=True):
     """An order that took effect: now, or when its key was first used (`replayed`). Minor units."""
 
     transaction: TransactionId

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from steelyard.core.ids import AccountId, TenantId, TransactionId, UserId
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceEvent:
+class BalanceEvent(msgspec.Struct, frozen=True):
     """One committed step of one account, or a refusal of one (then `seq` is None and nothing moved)."""
 
     event: str

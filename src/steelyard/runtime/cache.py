@@ -4,14 +4,15 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from steelyard.core.clock import Clock
 from steelyard.core.ids import AccountId, TenantId
 
 TTL_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class CachedBalance:
+class CachedBalance(msgspec.Struct, frozen=True):
     """An available balance as of `seq`, minor units."""
 
     available: int
