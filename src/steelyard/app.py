@@ -255,7 +255,7 @@ def create_app(
                 figures=figures,
                 document=application.openapi,
             ) as services:
-                app.state.steelyard = services
+                app.state.steelyard = application.edge.services = services
                 _log.info("server.started", release=__version__)
                 yield
                 application.edge.is_closing = True
@@ -279,7 +279,7 @@ def create_app(
     application.edge = Edge(
         AsyncExitStackMiddleware(application.router),
         HotTable(HOT_ROUTES),
-        lambda: application.state.steelyard,
+        None,
         EdgeLimits(
             settings.body_limit_bytes,
             settings.bulk_body_limit_bytes,

@@ -46,12 +46,12 @@ def token(
 ) -> str:
     """Return a signed token; an earlier `now` makes an expired one."""
     order = TokenOrder(TenantId(tenant), UserId(user), role, lifetime)
-    return issue_token(
-        order, rules=TokenRules(), key=secret.encode(), now=now or datetime.now(UTC)
-    )
+    return issue_token(order, rules=TokenRules(), key=secret.encode(), now=now or datetime.now(UTC))
 
 
-def bearer(user: str = "boss", role: Role = Role.ADMIN, *, tenant: str = DEFAULT_TENANT) -> dict[str, str]:
+def bearer(
+    user: str = "boss", role: Role = Role.ADMIN, *, tenant: str = DEFAULT_TENANT
+) -> dict[str, str]:
     """Return the header of a caller."""
     return {"Authorization": f"Bearer {token(user, role, tenant=tenant)}"}
 

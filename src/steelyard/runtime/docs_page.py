@@ -10,11 +10,15 @@ from steelyard.runtime.hot_routes import Answer, HotRequest, HotRoute, Operation
 _FOLDER = Path(__file__).parent
 _PAGE = (_FOLDER / "docs_page.html").read_bytes()
 _SCRIPT = (_FOLDER / "docs_page.js").read_bytes()
-_POLICY = (
-    b"content-security-policy",
+_PAGE_HEADERS = (
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
     (
-        b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        b"content-security-policy",
+        (
+            b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; "
+            b"form-action 'none'; frame-ancestors 'none'"
+        ),
     ),
 )
 
@@ -28,7 +32,7 @@ class DocumentServices(Protocol):
 
 async def show_docs(_: HotRequest) -> Answer:
     """Show the operations on a page."""
-    return Answer(200, _PAGE, ((b"content-type", b"text/html; charset=utf-8"), _POLICY))
+    return Answer(200, _PAGE, ((b"content-type", b"text/html; charset=utf-8"), *_PAGE_HEADERS))
 
 
 async def show_docs_script(_: HotRequest) -> Answer:

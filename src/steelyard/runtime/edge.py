@@ -34,12 +34,9 @@ from steelyard.runtime.strict_json import parse_json
 STATUS_CLIENT_GONE = 499
 REQUEST_ID_MAX = 128
 _REQUEST_ID_LETTERS = frozenset(range(0x21, 0x7F))
-_SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-)
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNCACHED = (b"cache-control", b"no-store")
+_JSON = (b"content-type", JSON)
 _log = structlog.get_logger()
 
 
@@ -81,11 +78,11 @@ class _Exchange:
 
 @dataclass(slots=True)
 class Edge:
-    """The outermost application; `services` gives what handlers work with."""
+    """The outermost application; `services` is what handlers work with, set when the process starts."""
 
     inner: ASGIApp
     hot: HotTable
-    services: Callable[[], Any]
+    services: Any
     limits: EdgeLimits
     figures: RequestFigures
     access_log: AccessLog
@@ -115,7 +112,7 @@ class Edge:
             else:
                 exchange.route = found[0].path
                 request = HotRequest(
-                    self.services(),
+                    self.services,
                     found[1],
                     b"",
                     scope["query_string"],
@@ -259,20 +256,23 @@ class Edge:
 async def _send(exchange: _Exchange, answer: Answer, send: Send) -> None:
     exchange.status = answer.status
     headers = [
-        (b"content-length", str(len(answer.body)).encode()),
+        (b"content-length", b"%d" % len(answer.body)),
         (b"x-request-id", exchange.request_id.encode()),
-        *_SECURITY,
+        _NOSNIFF,
         _UNCACHED,
-        *answer.headers,
     ]
-    if not answer.headers or answer.headers[0][0] != b"content-type":
-        headers.append((b"content-type", JSON))
+    if not answer.headers:
+        headers.append(_JSON)
+    else:
+        headers += answer.headers
+        if answer.headers[0][0] != b"content-type":
+            headers.append(_JSON)
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 
 
 def _completed(given: Any, request_id: str) -> list[tuple[bytes, bytes]]:
-    headers = [*given, (b"x-request-id", request_id.encode()), *_SECURITY]
+    headers = [*given, (b"x-request-id", request_id.encode()), _NOSNIFF]
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append(_UNCACHED)
     return headers

@@ -91,7 +91,12 @@ class HotTable:
 
     def __init__(self, routes: Iterable[HotRoute]) -> None:
         self._root: dict[str, Any] = {}
+        self._plain: dict[tuple[str, str], tuple[HotRoute, dict[str, str]]] = {}
         for route in routes:
+            if "{" not in route.path:
+                self._plain.update(
+                    ((method, route.path), (route, {})) for method in route.methods or ()
+                )
             node = self._root
             for segment in route.path.split("/")[1:]:
                 node = node.setdefault("{}" if segment.startswith("{") else segment, {})
@@ -101,6 +106,9 @@ class HotTable:
 
     def find(self, method: str, path: str) -> tuple[HotRoute, dict[str, str]] | None:
         """Return the route and its parameters, or None where another kind of route may be meant."""
+        plain = self._plain.get((method, path))
+        if plain is not None:
+            return plain
         node = self._root
         values: list[str] = []
         for segment in path.split("/")[1:]:

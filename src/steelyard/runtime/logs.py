@@ -129,7 +129,7 @@ class _ToStructlog(logging.Handler):
         )
 
 
-class AccessLine(msgspec.Struct):
+class AccessLine(msgspec.Struct, omit_defaults=True):
     """One request as the log tells it."""
 
     event: str
@@ -157,11 +157,17 @@ class AccessLog:
     stream: TextIO
     enabled: bool = True
     _lines: list[bytes] = field(default_factory=list)
+    _second: int = 0
+    _text: str = ""
     _encode: Callable[[AccessLine], bytes] = msgspec.json.Encoder().encode
 
     def write(self, line: AccessLine, now_s: float) -> None:
         """Take a line; `now_s` is seconds since 1970, UTC."""
-        line.timestamp = datetime.fromtimestamp(now_s, UTC).isoformat()
+        second = int(now_s)
+        if second != self._second:
+            self._second = second
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        line.timestamp = f"{self._text}.{int((now_s - second) * 1e6):06d}Z"
         if self.form == "console":
             fields = {name: value for name, value in msgspec.structs.asdict(line).items() if value}
             structlog.get_logger().info(fields.pop("event"), **fields)

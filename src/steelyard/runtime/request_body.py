@@ -1,11 +1,14 @@
 """Reads a request's body, no more of it than allowed, whatever Content-Length says."""
 
+import asyncio
 from collections.abc import Mapping
 
 from starlette.types import Message, Receive
 
 from steelyard.runtime.problems import BodyTooLarge, UnsupportedMediaType
 
+DISCARD_BYTES = 1_048_576
+DISCARD_S = 1.0
 METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -23,6 +26,7 @@ async def receive_body(receive: Receive, headers: Mapping[bytes, bytes], limit_b
     """
     declared = headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared[:20]) > limit_bytes:
+        await _discard(receive)
         raise BodyTooLarge(limit_bytes=limit_bytes)
     message = await receive()
     body = _part(message)
@@ -34,6 +38,8 @@ async def receive_body(receive: Receive, headers: Mapping[bytes, bytes], limit_b
             size += len(parts[-1])
         body = b"".join(parts)
     if len(body) > limit_bytes:
+        if message.get("more_body"):
+            await _discard(receive)
         raise BodyTooLarge(limit_bytes=limit_bytes)
     if body:
         check_media_type(headers.get(b"content-type", b""))
@@ -53,6 +59,20 @@ def check_media_type(declared: bytes) -> None:
         kind.startswith(b"application/") and kind.endswith(b"+json")
     ):
         raise UnsupportedMediaType(found=kind.decode("latin-1") or "nothing")
+
+
+async def _discard(receive: Receive) -> None:
+    """Take a little more and keep nothing: a client that still sends would not read the answer."""
+    size = 0
+    try:
+        async with asyncio.timeout(DISCARD_S):
+            while size <= DISCARD_BYTES:
+                message = await receive()
+                size += len(_part(message))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
 
 
 def _part(message: Message) -> bytes:
