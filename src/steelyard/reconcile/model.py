@@ -1,8 +1,8 @@
 """The plain facts of a proof: what was looked at, what differs, what was done about it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 from steelyard.core.ids import AccountId, TenantId, UserId
 
@@ -167,12 +167,8 @@ class Report:
         return not self.errors
 
 
-class Progress(Protocol):
-    """Told how far long work is."""
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """`done` of `total` units of `step` are done."""
-        ...
+Progress = Callable[[str, int, int], None]
+"""Told how far long work is: the step, and how much of how much of it is done."""
 
 
 def no_progress(step: str, done: int, total: int) -> None:

@@ -52,7 +52,7 @@ def explain(
         if evidence.actual_seq == 0:
             return []  # neither account nor changes
         orphan = "there are changes of an account that does not exist"
-        return [_told(tenant, evidence, Fault.ORPHAN, orphan, evidence.actual_seq)]
+        return [_told(tenant, evidence, Fault.ORPHAN, orphan, seq=evidence.actual_seq)]
     return [
         *_explain_history(tenant, evidence),
         *_explain_numbers(tenant, evidence),
@@ -71,21 +71,21 @@ def _explain_history(tenant: TenantId, evidence: Evidence) -> Iterator[Discrepan
     ):
         if seq is not None:
             sentence = _HISTORY_SENTENCES[fault].format(seq=seq)
-            yield _told(tenant, evidence, fault, sentence, seq)
+            yield _told(tenant, evidence, fault, sentence, seq=seq)
     if evidence.seq > evidence.actual_seq:
         sentence = f"the account has made {evidence.seq} steps, but its changes end at {evidence.actual_seq}"
         is_number_alone = evidence.head == evidence.actual_head
         fault = Fault.SEQ if is_number_alone else Fault.TAIL
-        yield _told(tenant, evidence, fault, sentence, evidence.actual_seq)
+        yield _told(tenant, evidence, fault, sentence, seq=evidence.actual_seq)
     elif evidence.seq < evidence.actual_seq:
         sentence = f"the account has made {evidence.seq} steps, but its changes go on to {evidence.actual_seq}"
-        yield _told(tenant, evidence, Fault.SEQ, sentence, evidence.seq)
+        yield _told(tenant, evidence, Fault.SEQ, sentence, seq=evidence.seq)
     elif evidence.head != evidence.actual_head:
         sentence = "the account's head is not the hash of its newest change"
-        yield _told(tenant, evidence, Fault.HEAD, sentence, evidence.seq)
+        yield _told(tenant, evidence, Fault.HEAD, sentence, seq=evidence.seq)
     if evidence.checkpoint_problem in ("missing", "rewritten"):
         sentence = f"change {evidence.checkpoint_seq} is not the one that was proved earlier: the history was rewritten"
-        yield _told(tenant, evidence, Fault.HISTORY, sentence, evidence.checkpoint_seq)
+        yield _told(tenant, evidence, Fault.HISTORY, sentence, seq=evidence.checkpoint_seq)
 
 
 def _explain_numbers(tenant: TenantId, evidence: Evidence) -> Iterator[Discrepancy]:
@@ -114,10 +114,12 @@ def _explain_state(tenant: TenantId, evidence: Evidence) -> Iterator[Discrepancy
         sentence = (
             f"hold {evidence.account}-{evidence.hold_seq} is not in the state its changes say"
         )
-        yield _told(tenant, evidence, Fault.HOLD, sentence, evidence.hold_seq)
+        yield _told(tenant, evidence, Fault.HOLD, sentence, seq=evidence.hold_seq)
     if evidence.checkpoint_problem == "damaged":
         sentence = "its checkpoint does not fit its own seal"
-        yield _told(tenant, evidence, Fault.CHECKPOINT_DAMAGED, sentence, evidence.checkpoint_seq)
+        yield _told(
+            tenant, evidence, Fault.CHECKPOINT_DAMAGED, sentence, seq=evidence.checkpoint_seq
+        )
     is_below = evidence.posted - evidence.held < evidence.floor
     is_suspended = evidence.suspended is not None
     may_be = evidence.kind == "held" and evidence.suspended != "chain_broken"
@@ -127,11 +129,11 @@ def _explain_state(tenant: TenantId, evidence: Evidence) -> Iterator[Discrepancy
             if is_below
             else "it is suspended for lying below its floor, but does not"
         )
-        yield _told(tenant, evidence, Fault.SUSPENSION, sentence, None)
+        yield _told(tenant, evidence, Fault.SUSPENSION, sentence)
 
 
 def _told(
-    tenant: TenantId, evidence: Evidence, fault: Fault, sentence: str, seq: int | None
+    tenant: TenantId, evidence: Evidence, fault: Fault, sentence: str, *, seq: int | None = None
 ) -> Discrepancy:
     return Discrepancy(
         fault=fault,
