@@ -1,0 +1,111 @@
+"""`steelyard bench`: measures the product beside its peers, in one run, on databases of its own."""
+
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from steelyard.cli.options import Json
+from steelyard.cli.outcome import print_json, print_table, say
+
+app = typer.Typer(
+    help="Measure the product beside its peers. Needs nothing that runs and touches no data of yours.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="A superuser's address of a PostgreSQL to measure on; databases are made there and dropped. "
+        "Without it an embedded server is started in a temporary folder.",
+        show_default=False,
+    ),
+]
+Accounts = Annotated[int, typer.Option("--accounts", min=1, max=5_000_000)]
+History = Annotated[
+    int, typer.Option("--history", min=0, help="Changes there are before, over all accounts.")
+]
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="Rounds; figures are medians.")]
+Seconds = Annotated[
+    float, typer.Option("--seconds", min=0.1, max=600, help="Length of each measurement.")
+]
+
+
+@app.command(help="Charges in one process, against a row lock written with SQLAlchemy.")
+def charges(
+    *,
+    seconds: Seconds = 3.0,
+    rounds: Rounds = 5,
+    callers: Annotated[int, typer.Option("--callers", min=1, max=5_000)] = 64,
+    accounts: Accounts = 100_000,
+    history: History = 500_000,
+    hot_changes: Annotated[
+        int, typer.Option("--hot-changes", min=0, help="Changes the hot account has before.")
+    ] = 500_000,
+    database_url: DatabaseUrl = None,
+    wants_json: Json = False,
+) -> None:
+    """Measure charges."""
+    from steelyard.cli.benchmarks.charges import ChargesPlan, measure_charges
+
+    plan = ChargesPlan(seconds, rounds, callers, accounts, history, hot_changes)
+    _run(measure_charges(plan, database_url=database_url, report=say), wants_json=wants_json)
+
+
+@app.command(help="Charges and balance reads over HTTP, against FastAPI with the same row lock.")
+def http(
+    *,
+    seconds: Seconds = 3.0,
+    rounds: Rounds = 5,
+    connections: Annotated[int, typer.Option("--connections", min=1, max=5_000)] = 64,
+    accounts: Accounts = 100_000,
+    history: History = 500_000,
+    database_url: DatabaseUrl = None,
+    wants_json: Json = False,
+) -> None:
+    """Measure the HTTP API."""
+    from steelyard.cli.benchmarks.over_http import HttpPlan, measure_http
+
+    plan = HttpPlan(seconds, rounds, connections, accounts, history)
+    _run(measure_http(plan, database_url=database_url, report=say), wants_json=wants_json)
+
+
+@app.command(help="Proofs of every balance, against a plain SUM … GROUP BY.")
+def verify(
+    *,
+    postings: Annotated[
+        int, typer.Option("--postings", min=100, help="Changes to prove; accounts are a tenth.")
+    ] = 1_000_000,
+    rounds: Rounds = 3,
+    database_url: DatabaseUrl = None,
+    wants_json: Json = False,
+) -> None:
+    """Measure proofs."""
+    from steelyard.cli.benchmarks.proofs import VerifyPlan, measure_verify
+
+    plan = VerifyPlan(postings, rounds)
+    _run(measure_verify(plan, database_url=database_url, report=say), wants_json=wants_json)
+
+
+def _run(work: Coroutine[Any, Any, dict[str, object]], *, wants_json: bool) -> None:
+    from steelyard.cli.serving import run_in_loop
+
+    document = run_in_loop(work, wants_uvloop=True)
+    if wants_json:
+        print_json(document)
+    else:
+        print_table(("figure", "value"), rows_of(document))
+
+
+def rows_of(document: dict[str, object], above: str = "") -> list[tuple[str, str]]:
+    """Return a document as rows of dotted names and values."""
+    rows: list[tuple[str, str]] = []
+    for name, value in document.items():
+        full = f"{above}{name}"
+        if isinstance(value, dict):
+            rows.extend(rows_of(value, f"{full}."))
+        else:
+            rows.append((full, f"{value:,}" if isinstance(value, int) else str(value)))
+    return rows

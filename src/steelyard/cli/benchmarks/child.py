@@ -1,0 +1,71 @@
+"""One server of the HTTP benchmark in a process of its own: `python -m steelyard.cli.benchmarks.child`.
+
+The plan comes as one line of JSON on stdin; the port goes out as one line on stdout. The process ends
+when stdin does, so that it never outlives whoever started it.
+"""
+
+import json
+import socket
+import sys
+import threading
+from typing import Any
+
+import uvicorn
+
+from steelyard.cli.benchmarks.null_routes import create_product_app
+from steelyard.cli.benchmarks.peer_app import create_peer_app
+from steelyard.cli.benchmarks.product import bench_settings
+from steelyard.cli.serving import run_in_loop
+from steelyard.runtime.logs import configure_logs
+
+PRODUCT, PEER = "product", "peer"
+
+
+def main() -> None:
+    """Serve what the plan says until stdin ends."""
+    plan = json.loads(sys.stdin.readline())
+    listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    server = uvicorn.Server(server_config(_build(plan)))
+    threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
+    sys.stdout.write(f"{listening.getsockname()[1]}\n")
+    sys.stdout.flush()
+    run_in_loop(server.serve(sockets=[listening]), wants_uvloop=True)
+
+
+def server_config(application: Any) -> uvicorn.Config:
+    """Return the same server for every side."""
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        ws="none",
+        lifespan="on",
+    )
+
+
+def _build(plan: dict[str, Any]) -> Any:
+    if plan["side"] == PEER:
+        return create_peer_app(
+            database_url=plan["database_url"], secret=plan["secret"], pool_size=plan["pool_size"]
+        )
+    settings = bench_settings()
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    return create_product_app(
+        settings, database_url=plan["database_url"], made_secret=plan["secret"]
+    )
+
+
+def _end_with_stdin(server: uvicorn.Server) -> None:
+    while sys.stdin.readline():
+        pass
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    main()

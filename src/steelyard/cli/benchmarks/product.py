@@ -1,0 +1,28 @@
+"""Our side: the product's own services, every part of them, as `serve` opens them."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+from typing import Any
+
+from steelyard.runtime.settings import Settings
+
+ISSUER, AUDIENCE = "steelyard-bench", "steelyard"
+
+
+def bench_settings() -> Settings:
+    """Return the product's default settings, whatever the environment says, with names tokens must carry."""
+    defaults = {name: field.get_default() for name, field in Settings.model_fields.items()}
+    return Settings(**{**defaults, "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE})
+
+
+@asynccontextmanager
+async def open_product(app_url: str) -> AsyncIterator[Any]:
+    """Open `steelyard.app.Services`: ledger, cache, bus with a listener, relay, sweeper, metrics."""
+    # A command may not import the application; it is found by name, as `serve` finds it.
+    app = import_module("steelyard.app")
+    async with app.open_services(
+        bench_settings(), database_url=app_url, made_secret=secrets.token_urlsafe(48)
+    ) as services:
+        yield services
