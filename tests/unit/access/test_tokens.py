@@ -187,6 +187,15 @@ async def test_other_algorithm_in_the_header_is_refused(alg: Any) -> None:
     assert await Trial().refuse(assembled({"typ": "JWT"}, claims())) is Refusal.SIGNATURE
 
 
+@pytest.mark.parametrize("alg", ["HS384", "HS512"])
+async def test_other_algorithm_of_the_same_family_is_refused_with_the_right_secret(
+    alg: str,
+) -> None:
+    unsigned = assembled({"alg": alg}, claims()).rpartition(".")[0]
+    code = hmac.digest(SECRET, unsigned.encode(), f"sha{alg[2:]}")
+    assert await Trial().refuse(assembled({"alg": alg}, claims(), code)) is Refusal.SIGNATURE
+
+
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA"])
 async def test_public_key_is_never_taken_as_an_hmac_secret(algorithm: Any) -> None:
     public = (P256 if algorithm == "ES256" else ED25519).public_key()
