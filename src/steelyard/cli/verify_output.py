@@ -55,14 +55,14 @@ def advice(report: "Report", asked: Asked) -> None:
     broken = {one.account for one in report.errors if one.fault.is_of_history}
     count = len(report.errors)
     if asked.fix or asked.rebuild:
-        verb = "would be looked at" if asked.dry_run else "remain"
+        verb = "found; nothing was changed (--dry-run)" if asked.dry_run else "remain"
     else:
         verb = "found; `steelyard verify --fix` repairs what can be proved"
     say(f"{count:,} discrepancies {verb}")
     if broken:
         say(
             f"{len(broken):,} accounts have a history that does not prove itself. They are suspended by --fix, never "
-            "summed into a balance: see docs/recovery.md"
+            "summed into a balance: see docs/how-to/verify-and-repair.md"
         )
 
 
