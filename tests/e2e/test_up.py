@@ -1,0 +1,178 @@
+"""`steelyard up`: one command, and everything runs; whatever happened before."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from steelyard.cli.purchase_file import reader_of
+from steelyard.core.errors import NotFound
+from steelyard.ledger.purchases import Purchase
+from steelyard.runtime.currencies import find_currency
+from tests.e2e.cli_kit import SHIPPED, Up, command, steelyard
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One `up` on a fresh folder, with the demo data."""
+    started = Up.start(tmp_path_factory.mktemp("up") / "data")
+    started.wait_ready()
+    yield started
+    assert started.end(signal.SIGINT) == 0, started.log.read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(started.process.pid, 0)
+    assert not (started.folder / "postgres" / "postmaster.pid").exists()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    """Start `up` on one folder, again and again; whatever still runs at the end is ended."""
+    started: list[Up] = []
+
+    def begin(*options: str) -> Up:
+        started.append(Up.start(tmp_path / "data", *options))
+        return started[-1]
+
+    yield begin
+    for up in started:
+        if up.process.poll() is None:
+            up.end()
+
+
+def admin(up: Up) -> dict[str, str]:
+    """Return an admin's header, from `steelyard token`."""
+    made = command("token", "--user", "boss", "--role", "admin", "--data-dir", up.folder)
+    assert made.code == 0, made.err
+    assert len(made.out.splitlines()) == 1
+    return {"Authorization": f"Bearer {made.out.strip()}"}
+
+
+def list_cards(up: Up) -> dict[str, dict[str, Any]]:
+    """Return every card's account by its reference."""
+    found: dict[str, dict[str, Any]] = {}
+    query: dict[str, str] = {"limit": "100"}
+    with httpx2.Client(base_url=up.url, headers=admin(up), timeout=30) as client:
+        while True:
+            page = client.get("/api/accounts", params=query).json()
+            found |= {one["reference"]: one for one in page["data"] if one["kind"] == "held"}
+            if not page.get("next_cursor"):
+                return found
+            query["cursor"] = page["next_cursor"]
+
+
+def test_a_fresh_folder_holds_the_month_and_a_second_import_changes_nothing(running: Up) -> None:
+    currency = find_currency("GBP")
+    net: Counter[str] = Counter()
+    spent: Counter[str] = Counter()
+    for line in reader_of(SHIPPED, SHIPPED.name, currency)():
+        assert isinstance(line, Purchase)
+        net[line.card] += line.amount.minor
+        spent[line.card] += max(line.amount.minor, 0)
+    before = list_cards(running)
+    assert {name: one["posted"] for name, one in before.items()} == {
+        f"card-{card}": spent[card] - net[card] for card in net
+    }
+    again = command("import", SHIPPED, "--topup", "--json", "--data-dir", running.folder)
+    assert again.code == 0, again.err
+    assert (again.json["already_there"], again.json["topped_up"], again.json["lines"]) == (
+        3923,
+        0,
+        3923,
+    )
+    assert list_cards(running) == before
+
+
+def test_a_token_opens_what_its_role_may_and_no_more(running: Up) -> None:
+    made = command(
+        "token", "--user", "card-1", "--ttl", "60", "--json", "--data-dir", running.folder
+    )
+    assert made.json["expires_in_s"] == 60
+    user = {"Authorization": f"Bearer {made.json['token']}"}
+    mine = httpx2.get(f"{running.url}/api/accounts", headers=user).json()["data"]
+    assert [one["reference"] for one in mine] == ["card-1"]
+    foreign = str(int(mine[0]["account"]) + 1)
+    assert httpx2.get(f"{running.url}/api/accounts/{foreign}", headers=user).status_code == 404
+    assert httpx2.get(f"{running.url}/api/accounts").status_code == 401
+
+
+def test_a_second_instance_on_the_folder_is_refused_and_the_first_goes_on(running: Up) -> None:
+    second = steelyard("up", "--data-dir", running.folder, "--json")
+    assert (second.code, second.problem["code"]) == (1, "data_folder_in_use")
+    assert f"process {running.process.pid}" in second.problem["detail"]
+    assert running.status() == 200
+
+
+def test_a_taken_port_is_refused_before_anything_is_made(running: Up, tmp_path: Path) -> None:
+    folder = tmp_path / "never"
+    second = command("up", "--data-dir", folder, "--port", running.port)
+    assert second.code == 1
+    assert f"port {running.port} on 127.0.0.1 is taken" in second.err
+    assert "[port_taken]" in second.err
+    assert not folder.exists()
+
+
+def test_doctor_finds_nothing_wrong_beside_a_running_instance(running: Up) -> None:
+    looked = command("doctor", "--json", "--data-dir", running.folder)
+    findings = {one["name"]: one for one in looked.json["findings"]}
+    assert (looked.code, looked.json["ok"]) == (0, True)
+    assert findings["wall between tenants"]["what"].startswith("row-level security binds")
+    assert findings["database"]["what"].startswith("PostgreSQL 1")
+
+
+def test_secrets_are_readable_by_their_owner_only(running: Up) -> None:
+    files = list((running.folder / "secrets").iterdir())
+    assert {file.name for file in files} == {
+        "postgres-app-password",
+        "postgres-root-password",
+        "token-secret",
+    }
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_tenants_users_and_keys_are_made_beside_a_running_instance(running: Up) -> None:
+    at = ("--data-dir", running.folder, "--json")
+    assert command("tenant", "create", "acme", "--currency", "ZMW", *at).code == 0
+    assert command("tenant", "create", "acme", *at).code == 4
+    assert {one["tenant"] for one in command("tenant", "list", *at).json} == {"acme", "default"}
+    user = command("user", "add", "ann", "--tenant", "acme", "--currency", "ZMW", *at).json
+    assert user["created"] is True
+    key = command("key", "create", "till", "--tenant", "acme", *at).json
+    header = {"Authorization": f"Bearer {key['key']}"}
+    seen = httpx2.get(f"{running.url}/api/accounts/{user['account']}", headers=header)
+    assert (seen.status_code, seen.json()["currency"]) == (200, "ZMW")
+    assert command("key", "revoke", key["id"], "--tenant", "acme", *at).json["revoked_at"]
+    assert command("key", "list", "--tenant", "acme", *at).json[0]["revoked_at"]
+    missing = command("key", "revoke", "0000000000000000", "--tenant", "acme", *at)
+    assert (missing.code, missing.problem["code"]) == (3, NotFound.code)
+
+
+def test_after_kill_9_of_anything_it_goes_on(start: Callable[..., Up]) -> None:
+    first = start("--no-demo")
+    first.wait_ready()
+    header = admin(first)
+    old = first.postgres_pid()
+    os.kill(old, signal.SIGKILL)
+    first.wait_log("is back (process")
+    first.wait_ready()
+    assert first.postgres_pid() != old
+    first.kill()
+
+    adopting = start()
+    adopting.wait_ready()
+    assert "adopted the running PostgreSQL" in adopting.log.read_text()
+    os.kill(adopting.postgres_pid(), signal.SIGKILL)
+    adopting.kill()
+
+    last = start()
+    last.wait_ready()
+    accounts = httpx2.get(f"{last.url}/api/accounts", headers=header)
+    assert (accounts.status_code, len(accounts.json()["data"])) == (200, 3), (
+        "the token still counts"
+    )
+    assert last.end() == 0
+    assert "demo data" not in last.log.read_text()
