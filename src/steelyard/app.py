@@ -20,6 +20,7 @@ from steelyard.access.api import router as access_router
 from steelyard.access.authenticate import Authenticator
 from steelyard.access.guard import check_database
 from steelyard.access.open_authenticator import open_authenticator
+from steelyard.access.remembered_callers import RememberedCallers
 from steelyard.balances.api import ROUTES as BALANCE_ROUTES
 from steelyard.balances.known_currencies import KnownCurrencies
 from steelyard.balances.last_known import LastKnownBalances
@@ -31,6 +32,7 @@ from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.operations import Ledger
 from steelyard.ledger.publish import PublishChanges
 from steelyard.ledger.sweep_holds import HoldSweeper
+from steelyard.reconcile.api import router as reconcile_router
 from steelyard.runtime.bus import InProcessBus
 from steelyard.runtime.cache import InProcessCache
 from steelyard.runtime.clock import SystemClock
@@ -69,6 +71,7 @@ class Services:
     ids: IdSource
     database: Database
     authenticator: Authenticator
+    callers: RememberedCallers
     bus: InProcessBus
     cache: InProcessCache
     reader: BalanceReader
@@ -140,6 +143,7 @@ async def open_services(
             ids=ids,
             database=database,
             authenticator=authenticator,
+            callers=RememberedCallers(authenticator, clock),
             bus=bus,
             cache=cache,
             reader=reader,
@@ -276,6 +280,7 @@ def create_app(
     )
     application.router.routes.extend(HOT_ROUTES)
     application.include_router(access_router)
+    application.include_router(reconcile_router)
     application.edge = Edge(
         AsyncExitStackMiddleware(application.router),
         HotTable(HOT_ROUTES),

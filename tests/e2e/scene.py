@@ -96,6 +96,7 @@ def assert_problem(answer: httpx2.Response, status: int, code: str) -> dict[str,
     assert found["status"] == status
     assert found["type"] == f"urn:steelyard:problem:{code}"
     assert found["request_id"] == answer.headers["x-request-id"]
-    assert found["title"] and found["detail"]
+    assert found["title"]
+    assert found["detail"]
     assert isinstance(found["retryable"], bool)
     return found

@@ -121,17 +121,20 @@ async def start_server(
         "STEELYARD_POOL_SIZE": "4",
         **(settings or {}),
     }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(port)],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            cwd=folder,
-        )
-    server = Server(port, process, log)
+    server = Server(port, _spawn(port, environment, log), log)
     await _wait_until_ready(server)
     return server
+
+
+def _spawn(port: int, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(port)],
+            env=dict(environment),
+            stdout=output,
+            stderr=output,
+            cwd=log.parent,
+        )
 
 
 async def _wait_until_ready(server: Server) -> None:

@@ -141,7 +141,7 @@ async def test_hostile_texts_are_only_texts(scene: Scene, owned: Owned, text: st
         "9223372036854775807",
         "1%2F2",
         "%F0%9F",
-        "١",
+        "%D9%A1",
     ],
 )
 async def test_what_is_no_account_is_not_found(scene: Scene, account: str) -> None:

@@ -23,7 +23,7 @@ async def test_a_request_id_that_is_given_comes_back(server: Server) -> None:
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "caf\xe9", '"\t"'])
 async def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> None:
     answers = [
-        await server.client.get("/livez", headers={"X-Request-Id": given.encode("latin-1")})
+        await server.client.get("/livez", headers={b"X-Request-Id": given.encode("latin-1")})
         for _ in range(2)
     ]
     ids = {answer.headers["x-request-id"] for answer in answers}

@@ -52,7 +52,7 @@ def _filled(path: str, account: str) -> str:
 GUARDED = [(method, path) for method, path in EVERY if path not in PUBLIC_PATHS]
 
 
-@pytest.mark.parametrize(("method", "path"), GUARDED, ids=lambda one: str(one))
+@pytest.mark.parametrize(("method", "path"), GUARDED, ids=str)
 async def test_a_route_lets_in_the_roles_of_its_permission_and_nobody_else(
     scene: Scene, method: str, path: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from steelyard.access.admit_request import admit
+from steelyard.access.admit_request import admit, admit_reader
 from steelyard.access.model import Principal
 from steelyard.access.pages import Place, write_cursor
 from steelyard.access.roles import Permission, check_owner
@@ -36,7 +36,7 @@ class HistoryQuery(Struct, forbid_unknown_fields=True):
 
 async def show_balance(request: HotRequest) -> Answer:
     """Return the balance as the database has it; when it is away, the last one known and its age."""
-    principal = await admit(request)
+    principal = await admit_reader(request)
     account = parse_account_id(request.params["account"])
     balance, stale_s = await services_of(request).last_known.read(principal.tenant, account)
     check_owner(principal, balance.user, kind="account", identifier=request.params["account"])
@@ -45,7 +45,7 @@ async def show_balance(request: HotRequest) -> Answer:
 
 async def show_own_balance(request: HotRequest) -> Answer:
     """Return the balance of the caller's primary account."""
-    principal = await admit(request)
+    principal = await admit_reader(request)
     account = await _primary_account(request, principal)
     balance, stale_s = await services_of(request).last_known.read(principal.tenant, account)
     return Answer(200, encode_json(shapes.balance_answer(balance, stale_s=stale_s)))
@@ -53,7 +53,7 @@ async def show_own_balance(request: HotRequest) -> Answer:
 
 async def show_cached_balance(request: HotRequest) -> Answer:
     """Return the available balance of the caller's primary account in major units, from the cache if it is there."""
-    principal = await admit(request)
+    principal = await admit_reader(request)
     account = await _primary_account(request, principal)
     held, cached = await services_of(request).reader.read_cached(principal.tenant, account)
     number = shortest_major(held.available, held.digits)
@@ -108,8 +108,8 @@ async def show_history(request: HotRequest) -> Answer:
 async def _primary_account(request: HotRequest, principal: Principal) -> AccountId:
     if principal.user is None:
         raise NotFound(kind="account of", identifier=principal.subject)
-    reader = services_of(request).reader
-    account = await reader.primary_account(principal.tenant, principal.user)
+    last_known = services_of(request).last_known
+    account = await last_known.primary_account(principal.tenant, principal.user)
     if account is None:
         raise NotFound(kind="account of user", identifier=principal.user)
     return account
