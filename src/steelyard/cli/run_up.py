@@ -1,7 +1,6 @@
 """What `steelyard up` does, step by step, and undoes in reverse order."""
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shlex
@@ -31,7 +30,7 @@ from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Database
 from steelyard.runtime.datafolder import ProductFolder, Secret, make_secret, open_folder
-from steelyard.runtime.instance import Instance, has_database, start_instance
+from steelyard.runtime.instance import has_database, start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
 from steelyard.runtime.settings import Settings
@@ -145,21 +144,10 @@ async def _prepared(settings: Settings, steps: Steps) -> AsyncIterator[Prepared]
     try:
         with steps.step("roles and schema"):
             await instance.prepare()
-        async with _watched(instance):
+        async with instance.watched():
             yield Prepared(instance.app_url, instance.folder, is_embedded=True)
     finally:
         await instance.stop()
-
-
-@asynccontextmanager
-async def _watched(instance: Instance) -> AsyncIterator[None]:
-    watching = asyncio.create_task(instance.watch(), name="watch PostgreSQL")
-    try:
-        yield
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
 
 
 async def _prepare_server(settings: Settings, steps: Steps) -> Prepared:

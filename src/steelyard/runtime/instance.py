@@ -96,6 +96,16 @@ class Instance:
                 self.restarts += 1
                 self.report(f"PostgreSQL {self.server.version} is back (process {self.server.pid})")
 
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Watch the server while inside; see `watch`."""
+        watching = asyncio.create_task(self.watch(), name="watch PostgreSQL")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
     async def stop(self) -> None:
         """Stop the server and give the data folder free."""
         await asyncio.to_thread(stop_embedded_postgres, self.server)
@@ -153,6 +163,7 @@ async def reach_embedded(data_dir: Path, *, report: Report) -> AsyncIterator[str
     instance = await start_instance(folder.path, report=report)
     try:
         await instance.prepare()
-        yield instance.app_url
+        async with instance.watched():
+            yield instance.app_url
     finally:
         await instance.stop()
