@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import count, cycle
 from statistics import median
 
+from steelyard.cli.benchmarks.errors import BenchmarkUnsound
+
 Act = Callable[[], Awaitable[None]]
 Measure = Callable[[], Awaitable["Sample"]]
 Report = Callable[[str], None]
@@ -93,13 +95,21 @@ async def run_rounds(
     report: Report,
     tell: Callable[[Sample], str] = tell_rate,
 ) -> dict[str, list[Sample]]:
-    """Measure every side once a round, in an order drawn anew each round."""
+    """Measure every side once a round, in an order drawn anew each round.
+
+    Raises:
+        BenchmarkUnsound: A side did nothing in its time.
+    """
     samples: dict[str, list[Sample]] = {name: [] for name in sides}
     for number in range(1, rounds + 1):
         order = list(sides)
         secrets.SystemRandom().shuffle(order)
         for name in order:
             sample = await sides[name]()
+            if sample.done == 0:
+                raise BenchmarkUnsound(
+                    side=name, problem="nothing was done in the time; measure for longer"
+                )
             samples[name].append(sample)
             report(f"round {number}/{rounds}: {name} {tell(sample)}")
     return samples

@@ -7,6 +7,7 @@ answer is read only as far as its status and length, so that the load costs the 
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -56,12 +57,25 @@ class LoadResult(msgspec.Struct):
 class Tally:
     """What all connections saw, while the clock runs and before."""
 
-    begins_s: float
-    ends_s: float
     expected: bytes
+    warm_until_s: float
+    seconds: float
+    connections: int
+    begins_s: float = math.inf
+    ends_s: float = math.inf
     answered: int = 0
     latencies_s: list[float] = field(default_factory=list)
     unexpected: Counter[str] = field(default_factory=Counter)
+
+    def note(self, now_s: float, took_s: float) -> None:
+        """Count an expected answer; the clock starts once it is warm and every connection can have had one."""
+        self.answered += 1
+        if self.begins_s <= now_s <= self.ends_s:
+            self.latencies_s.append(took_s)
+        elif self.begins_s < math.inf:
+            return
+        elif now_s >= self.warm_until_s and self.answered >= self.connections:
+            self.begins_s, self.ends_s = now_s, now_s + self.seconds
 
 
 class Connection(asyncio.Protocol):
@@ -91,9 +105,7 @@ class Connection(asyncio.Protocol):
         self._read = b""
         now_s, tally = time.perf_counter(), self.tally
         if data[9:12] == tally.expected:
-            tally.answered += 1
-            if tally.begins_s <= self._sent_s and now_s <= tally.ends_s:
-                tally.latencies_s.append(now_s - self._sent_s)
+            tally.note(now_s, now_s - self._sent_s)
         else:
             tally.unexpected[data[9:12].decode("latin-1")] += 1
         if now_s >= tally.ends_s:
@@ -149,8 +161,7 @@ def request_maker(plan: LoadPlan) -> Callable[[], bytes]:
 async def run_load(plan: LoadPlan) -> LoadResult:
     """Ask as planned and return what was seen."""
     loop, now_s = asyncio.get_running_loop(), time.perf_counter()
-    begins_s = now_s + plan.warm_s
-    tally = Tally(begins_s, begins_s + plan.seconds, str(plan.expected).encode())
+    tally = Tally(str(plan.expected).encode(), now_s + plan.warm_s, plan.seconds, plan.connections)
     next_request = request_maker(plan)
     connections = [
         (
