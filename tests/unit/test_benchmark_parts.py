@@ -135,9 +135,11 @@ def test_http_ratios_are_of_the_sides_they_name() -> None:
 def test_proofs_are_compared_by_their_median_times() -> None:
     times_s = {
         "sum": [1.0, 9.0, 1.0],
-        "full": [2.0, 2.0, 8.0],
-        "chain": [4.0, 4.0, 4.0],
-        "pass_arithmetic": [1.5] * 3,
+        "command": [6.0] * 3,
+        "command_chain": [9.0] * 3,
+        "pass_arithmetic": [2.0, 2.0, 8.0],
+        "pass_heads": [0.5] * 3,
+        "pass_chain": [1.5] * 3,
         "incremental": [0.6] * 3,
         "incremental_tenth": [0.5] * 3,
     }
@@ -146,6 +148,7 @@ def test_proofs_are_compared_by_their_median_times() -> None:
     }
     told = compare_proofs(timed)
     assert (told["full_ratio_sum"], told["chain_ratio_sum"]) == (2.0, 4.0)
+    assert (told["command_ratio_sum"], told["command_chain_ratio_sum"]) == (6.0, 9.0)
     assert (told["incremental_growth"], told["sum_s"]) == (1.2, 1.0)
 
 
