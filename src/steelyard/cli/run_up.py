@@ -10,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from steelyard.access.tenants import create_tenant
@@ -30,7 +29,7 @@ from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Database
 from steelyard.runtime.datafolder import ProductFolder, Secret, make_secret, open_folder
-from steelyard.runtime.instance import has_database, start_instance
+from steelyard.runtime.instance import start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
 from steelyard.runtime.settings import Settings
@@ -93,7 +92,7 @@ async def _run(
 ) -> None:
     settings = options.settings
     # Imports take about as long as PostgreSQL's start: both at once.
-    importing = asyncio.create_task(asyncio.to_thread(_import_ahead, load, settings))
+    importing = asyncio.create_task(asyncio.to_thread(load))
     ready = await closing.enter_async_context(_prepared(settings, steps))
     await _make_default_tenant(ready.url)
     await _load_demo(ready, options, steps, closing=closing)
@@ -122,13 +121,6 @@ async def _tell_when_up(
 ) -> None:
     await server.is_up.wait()
     _tell_ready(options, ready, port, steps)
-
-
-def _import_ahead(load: Callable[[], Program], settings: Settings) -> Program:
-    """Import the application; where a new database is about to be migrated, what migrates it first."""
-    if settings.database_url is None and not has_database(settings.data_dir):
-        import_module("alembic.command")
-    return load()
 
 
 @asynccontextmanager

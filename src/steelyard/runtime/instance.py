@@ -28,7 +28,6 @@ from steelyard.runtime.embedded import (
     stop_embedded_postgres,
     trim_log,
 )
-from steelyard.runtime.embedded.folder import DataFolder
 from steelyard.runtime.provision import Provisioned, prepare_database, url_for_login
 
 APP_LOGIN = "steelyard_server"
@@ -137,11 +136,6 @@ async def start_instance(data_dir: Path, *, report: Report, port: int | None = N
         await asyncio.to_thread(stop_embedded_postgres, server)
         raise
     return Instance(folder, server, report)
-
-
-def has_database(data_dir: Path) -> bool:
-    """Whether a database was made in this data folder."""
-    return DataFolder(data_dir).cluster.is_dir()
 
 
 @asynccontextmanager

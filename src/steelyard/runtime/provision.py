@@ -66,6 +66,19 @@ async def prepare_database(
     Raises:
         ProvisionRefused: The role may not create roles or schemas.
     """
+    bypasses = await make_roles(admin_url, login=login, password=password)
+    revision = await migrate(admin_url, report=report)
+    return Provisioned(url_for_login(admin_url, login, password), bypasses, revision)
+
+
+async def make_roles(admin_url: str, *, login: str, password: str) -> bool:
+    """Create the roles, the product's login and the empty schema where they are missing.
+
+    Returns:
+        Whether `steelyard_ledger` bypasses row-level security.
+    Raises:
+        ProvisionRefused: The role may not create roles or schemas.
+    """
     connection = await connect(admin_url)
     try:
         async with connection.transaction():
@@ -76,15 +89,14 @@ async def prepare_database(
             )
             await connection.execute("GRANT USAGE, CREATE ON SCHEMA steelyard TO steelyard_ledger")
             await connection.execute("GRANT USAGE ON SCHEMA steelyard TO steelyard_app")
-        bypasses = await connection.fetchval(
+        bypasses: bool = await connection.fetchval(
             "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'steelyard_ledger'"
         )
     except asyncpg.InsufficientPrivilegeError as error:
         raise ProvisionRefused(needed=str(error)) from error
     finally:
         await connection.close(timeout=5)
-    revision = await migrate(admin_url, report=report)
-    return Provisioned(url_for_login(admin_url, login, password), bool(bypasses), revision)
+    return bypasses
 
 
 def url_for_login(admin_url: str, login: str, password: str) -> str:

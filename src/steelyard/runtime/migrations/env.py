@@ -9,12 +9,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from steelyard.runtime.database import connect
-
-_LOCK = 0x5EE1_7A4E
+from steelyard.runtime.migrate import LOCK
 
 
 def _run(connection: Connection) -> None:
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
     connection.execute(text("SET ROLE steelyard_owner"))
     connection.commit()
     context.configure(

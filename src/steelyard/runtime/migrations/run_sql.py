@@ -1,14 +1,21 @@
-"""Runs a file of plain SQL inside a revision."""
+"""Runs files of plain SQL inside a revision."""
 
+from collections.abc import Sequence
 from pathlib import Path
-
-from alembic import op
 
 FOLDER = Path(__file__).parent / "sql"
 
 
-def run_sql(name: str) -> None:
-    """Run `sql/<name>` whole, in the revision's transaction. asyncpg's simple protocol takes many statements."""
-    script = (FOLDER / name).read_text(encoding="utf-8")
+def read_sql(name: str) -> str:
+    """Return the text of `sql/<name>`."""
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def run_sql(names: Sequence[str]) -> None:
+    """Run each file whole, in the revision's transaction. asyncpg's simple protocol takes many statements."""
+    from alembic import op  # a new database is made without alembic
+
     adapted = op.get_bind().connection.dbapi_connection
-    adapted.run_async(lambda connection: connection.execute(script))  # type: ignore[union-attr]
+    for name in names:
+        script = read_sql(name)
+        adapted.run_async(lambda connection, script=script: connection.execute(script))  # type: ignore[union-attr]

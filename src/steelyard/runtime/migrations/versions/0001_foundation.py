@@ -4,9 +4,9 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0001_foundation"
 down_revision = None
+SCRIPTS = ("0001_tables.sql", "0001_chain.sql", "0001_post_batch.sql", "0001_accounts.sql")
 
 
 def upgrade() -> None:
     """Create everything of the foundation. There is no way down: restore a backup instead."""
-    for name in ("0001_tables.sql", "0001_chain.sql", "0001_post_batch.sql", "0001_accounts.sql"):
-        run_sql(name)
+    run_sql(SCRIPTS)

@@ -4,8 +4,9 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0002_reconcile"
 down_revision = "0001_foundation"
+SCRIPTS = ("0002_reconcile.sql",)
 
 
 def upgrade() -> None:
     """Create everything reconciliation needs. There is no way down: restore a backup instead."""
-    run_sql("0002_reconcile.sql")
+    run_sql(SCRIPTS)
