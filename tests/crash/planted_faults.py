@@ -159,8 +159,8 @@ SQL_FAULTS = (
         frozenset({Law.REFUSED}),
     ),
     SqlFault(
-        "balance in another step",
-        "the account's row is not written together with its changes",
+        "balance left behind",
+        "one step in seven is not carried into the account's row",
         (
             Edit(
                 POST_BATCH,
@@ -170,6 +170,24 @@ SQL_FAULTS = (
             ),
         ),
         frozenset({Law.STEPS, Law.STANDING}),
+    ),
+    SqlFault(
+        "another time hashed than stored",
+        "a change's hash covers a time that the change does not have",
+        (
+            Edit(
+                POST_BATCH,
+                "u.contra, u.contra_seq, u.target, p_now, u.details::json, u.hash",
+                "u.contra, u.contra_seq, u.target, p_now + interval '1 microsecond', u.details::json, u.hash",
+            ),
+        ),
+        frozenset({Law.CHAIN}),
+    ),
+    SqlFault(
+        "torn reads",
+        "a read shows a balance that the account never had",
+        (Edit("read_balances", "acc.posted, acc.held,", "acc.posted - acc.held, acc.held,"),),
+        frozenset({Law.READS}),
     ),
 )
 

@@ -20,7 +20,7 @@ SHORT = Plan(
     seed=1,
     operations=3_000,
     deadline_s=90,
-    schedule=Schedule(api_every_s=2.0, database_every_s=3.0),
+    schedule=Schedule(api_every_s=1.5, database_every_s=3.0),
     least_kills=3,
 )
 

@@ -48,7 +48,7 @@ async def run_with(
         target = SocketTarget(
             folder, fresh.app_url, fault=fault.name if isinstance(fault, PartFault) else ""
         )
-        plan = Plan(seed, 1000, clients=24, accounts=4, deadline_s=15, schedule=GENTLE)
+        plan = Plan(seed, 800, clients=24, accounts=4, deadline_s=15, schedule=GENTLE)
         try:
             await target.start_all()
             return await run_load(target, fresh, postgres, plan)
