@@ -30,7 +30,7 @@ CREATE FUNCTION steelyard.seal_checkpoint(
     RETURN sha256(p_hash || convert_to(concat_ws('|', p_account, p_seq, p_posted, p_held, p_recharged, p_spent,
                                                  p_tenant), 'UTF8'));
 
--- What one change adds to the two totals: docs/ledger.md, "Totals". p_target_kind: kind of what it takes back.
+-- What one change adds to the two totals: docs/explanation/ledger.md, "Totals". p_target_kind: kind of what it takes back.
 CREATE FUNCTION steelyard.adds_to_recharged(p_kind text, p_target_kind text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN p_kind IN ('recharge', 'topup') OR p_kind = 'reversal' AND coalesce(p_target_kind IN ('recharge', 'topup'), false);
