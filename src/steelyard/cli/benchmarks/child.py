@@ -12,9 +12,6 @@ from typing import Any
 
 import uvicorn
 
-from steelyard.cli.benchmarks.null_routes import create_product_app
-from steelyard.cli.benchmarks.peer_app import create_peer_app
-from steelyard.cli.benchmarks.product import bench_settings
 from steelyard.cli.serving import run_in_loop
 from steelyard.runtime.logs import configure_logs
 
@@ -51,9 +48,14 @@ def server_config(application: Any) -> uvicorn.Config:
 
 def _build(plan: dict[str, Any]) -> Any:
     if plan["side"] == PEER:
+        from steelyard.cli.benchmarks.peer_app import create_peer_app
+
         return create_peer_app(
             database_url=plan["database_url"], secret=plan["secret"], pool_size=plan["pool_size"]
         )
+    from steelyard.cli.benchmarks.null_routes import create_product_app
+    from steelyard.cli.benchmarks.product import bench_settings
+
     settings = bench_settings()
     configure_logs(form=settings.log_format, level=settings.log_level)
     return create_product_app(

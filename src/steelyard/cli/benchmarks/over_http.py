@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -33,7 +33,7 @@ from steelyard.cli.benchmarks.place import (
     describe_machine,
     open_place,
 )
-from steelyard.cli.benchmarks.processes import Server, open_server, run_load_process
+from steelyard.cli.benchmarks.processes import Server, open_servers, run_load_process
 from steelyard.cli.benchmarks.product import AUDIENCE, ISSUER
 from steelyard.cli.benchmarks.seed import Seeded, seed_ledger, seed_peer
 from steelyard.core.ids import DEFAULT_TENANT, UserId
@@ -175,16 +175,10 @@ async def _open_rig(
             for size in POOLS
         },
     }
-    async with AsyncExitStack() as stack:
-        servers = {
-            name: await stack.enter_async_context(
-                open_server(name, {**one, "secret": secret}, folder=place.folder)
-            )
-            for name, one in wanted.items()
-        }
-        rig = Rig(plan, servers, _token(secret), seeded.accounts, Counter())
+    plans = {name: {**one, "secret": secret} for name, one in wanted.items()}
+    async with open_servers(plans, folder=place.folder) as servers:
         await _wait_until_ready(servers)
-        yield rig
+        yield Rig(plan, servers, _token(secret), seeded.accounts, Counter())
 
 
 def _token(secret: str) -> str:

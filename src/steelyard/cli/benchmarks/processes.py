@@ -37,28 +37,42 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(
-    name: str, plan: Mapping[str, object], *, folder: Path
-) -> AsyncIterator[Server]:
-    """Run one server in a process of its own; it listens when this yields.
+async def open_servers(
+    plans: Mapping[str, Mapping[str, object]], *, folder: Path
+) -> AsyncIterator[dict[str, Server]]:
+    """Run a server for each plan, each in a process of its own; they listen when this yields.
 
     Raises:
-        BenchmarkUnsound: It ended instead of listening.
+        BenchmarkUnsound: One ended instead of listening.
     """
-    log = folder / f"{name}.log"
-    with log.open("ab") as errors:
-        process = await _start("steelyard.cli.benchmarks.child", stderr=errors.fileno())
-    assert process.stdin is not None
-    assert process.stdout is not None
+    started: dict[str, asyncio.subprocess.Process] = {}
     try:
-        process.stdin.write(json.dumps(plan).encode() + b"\n")
+        for name, plan in plans.items():
+            with _log_of(name, folder).open("ab") as errors:
+                process = await _start("steelyard.cli.benchmarks.child", stderr=errors.fileno())
+            started[name] = process
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(plan).encode() + b"\n")
+        yield {name: await _listening(name, process, folder) for name, process in started.items()}
+    finally:
+        await asyncio.gather(*(_end(process) for process in started.values()))
+
+
+async def _listening(name: str, process: asyncio.subprocess.Process, folder: Path) -> Server:
+    assert process.stdout is not None
+    log = _log_of(name, folder)
+    try:
         async with asyncio.timeout(START_DEADLINE_S):
             line = await process.stdout.readline()
-        if not line:
-            raise BenchmarkUnsound(side=name, problem=f"its server ended: {_tail(log)}")
-        yield Server(name, int(line), log)
-    finally:
-        await _end(process)
+    except TimeoutError:
+        raise BenchmarkUnsound(side=name, problem="its server does not start") from None
+    if not line:
+        raise BenchmarkUnsound(side=name, problem=f"its server ended: {_tail(log)}")
+    return Server(name, int(line), log)
+
+
+def _log_of(name: str, folder: Path) -> Path:
+    return folder / f"{name}.log"
 
 
 async def run_load_process(plan: LoadPlan, server: Server) -> LoadResult:
@@ -93,6 +107,7 @@ async def _start(module: str, *, stderr: int | None) -> asyncio.subprocess.Proce
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
+        start_new_session=True,  # Ctrl-C is for us; we end them
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
 
