@@ -23,7 +23,7 @@ from steelyard.access.open_authenticator import open_authenticator
 from steelyard.access.remembered_callers import RememberedCallers
 from steelyard.balances.api import ROUTES as BALANCE_ROUTES
 from steelyard.balances.known_currencies import KnownCurrencies
-from steelyard.balances.last_known import LastKnownBalances
+from steelyard.balances.last_known import READ_DEADLINE_S, LastKnownBalances
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId
@@ -147,7 +147,9 @@ async def open_services(
             bus=bus,
             cache=cache,
             reader=reader,
-            last_known=LastKnownBalances(reader, clock),
+            last_known=LastKnownBalances(
+                BalanceReader(database, cache, clock, READ_DEADLINE_S), clock
+            ),
             currencies=KnownCurrencies(reader),
             commit=commit,
             relay=Relay(database, bus, clock),

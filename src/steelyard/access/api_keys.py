@@ -1,5 +1,6 @@
 """API keys of programs: `sk_<id>_<secret>`, kept as a hash, shown once, ended by revoking or by time."""
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -21,11 +22,14 @@ from steelyard.access.model import (
 from steelyard.access.names import check_name
 from steelyard.access.recent import Recent
 from steelyard.core.clock import Clock
-from steelyard.core.errors import InvalidInput, NotFound
+from steelyard.core.errors import DatabaseUnavailable, InvalidInput, NotFound
 from steelyard.runtime.database import Database, UnitOfWork
 
 KEY_PREFIX: Final = "sk_"
 KEY_ROLES: Final = frozenset({Role.SERVICE, Role.OPERATOR, Role.ADMIN})
+
+READ_DEADLINE_S: Final = 1.0
+"""Longest a caller's standing may take to read: a request has more to do within its own deadline."""
 
 _KEY_ID = re.compile(r"[0-9a-f]{16}")
 _KEY = re.compile(r"sk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -110,12 +114,19 @@ class KeyChecker:
         if match is None:
             raise Unauthenticated(Refusal.KEY)
         key_id, secret_hash = match[1], _hash_of(match[2])
-        stored = await self.known.get(key_id, lambda: store.find_api_key(self.database, key_id))
+        stored = await self.known.get(key_id, lambda: self._read(key_id))
         is_right = hmac.compare_digest(secret_hash, stored.secret_hash if stored else _NO_HASH)
         if stored is None or not is_right or not self._is_open(stored):
             raise Unauthenticated(Refusal.KEY)
         principal = Principal(stored.tenant, f"{KEY_SUBJECT}{key_id}", stored.role, None)
         return Authentication(principal, stored.expires_at)
+
+    async def _read(self, key_id: str) -> store.StoredKey | None:
+        try:
+            async with asyncio.timeout(READ_DEADLINE_S):
+                return await store.find_api_key(self.database, key_id)
+        except TimeoutError:
+            raise DatabaseUnavailable(doing="checking who asks") from None
 
     def _is_open(self, stored: store.StoredKey) -> bool:
         has_time = stored.expires_at is None or self.clock.now() < stored.expires_at

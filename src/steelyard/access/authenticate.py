@@ -1,22 +1,23 @@
 """Turns an `Authorization` header into a principal, or refuses. On the path of every charge."""
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Final
 
 from steelyard.access import store
-from steelyard.access.api_keys import KEY_PREFIX, KeyChecker
+from steelyard.access.api_keys import KEY_PREFIX, READ_DEADLINE_S, KeyChecker
 from steelyard.access.errors import Refusal, Unauthenticated
 from steelyard.access.model import Authentication, Principal, TenantStatus, UserStatus
 from steelyard.access.recent import Recent
 from steelyard.access.tokens import TOKEN_BYTES_MAX, TokenVerifier, VerifiedToken
 from steelyard.core.clock import Clock
+from steelyard.core.errors import DatabaseUnavailable
 from steelyard.core.ids import TenantId, UserId
 from steelyard.runtime.database import Database
 
 VERIFIED_S: Final = 60.0
 """How long a signature that held is not checked again; `exp` and standing are, at every request."""
-
 
 @dataclass(slots=True)
 class Authenticator:
@@ -103,8 +104,11 @@ class Authenticator:
         check_standing(verified, standing)
 
     async def _read_standing(self, tenant: TenantId, user: UserId) -> store.Standing | None:
-        async with self.database.unit_of_work(tenant) as uow:
-            return await store.find_standing(uow, user)
+        try:
+            async with asyncio.timeout(READ_DEADLINE_S), self.database.unit_of_work(tenant) as uow:
+                return await store.find_standing(uow, user)
+        except TimeoutError:
+            raise DatabaseUnavailable(doing="checking who asks") from None
 
 
 def check_standing(verified: VerifiedToken, standing: store.Standing | None) -> None:

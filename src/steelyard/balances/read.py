@@ -28,6 +28,7 @@ class BalanceReader:
     database: Database
     cache: BalanceCache
     clock: Clock
+    deadline_s: float = DEADLINE_S
     _queue: deque[tuple[Place, asyncio.Future[Balance]]] = field(default_factory=deque)
     _task: asyncio.Task[None] | None = None
     _primary: dict[tuple[TenantId, UserId], tuple[AccountId, float]] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class BalanceReader:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="balance reads")
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(self.deadline_s):
                 return await answer
         except TimeoutError:
             raise DatabaseUnavailable(doing="reading a balance") from None
@@ -82,7 +83,7 @@ class BalanceReader:
             if not waiting:
                 continue
             try:
-                async with asyncio.timeout(DEADLINE_S):
+                async with asyncio.timeout(self.deadline_s):
                     found = await load_balances(
                         self.database, list({place for place, _ in waiting})
                     )
