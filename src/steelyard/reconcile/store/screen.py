@@ -33,9 +33,10 @@ _DERIVED = """
                             WHEN c.held_after BETWEEN -4611686018427387904 AND 4611686018427387903
                              AND c.held_amount BETWEEN -4611686018427387904 AND 4611686018427387903
                             THEN CASE WHEN c.held_after = c.held_amount THEN 0
-                                      ELSE hashtextextended(concat_ws('|', c.seq - 1, c.held_after - c.held_amount), $2::bigint) END
+                                      ELSE hashint8extended(c.held_after - c.held_amount,
+                                               hashint8extended((c.held_after - c.held_amount) >> 32, (c.seq - 1) # ~$2::bigint)) END
                                # CASE WHEN c.held_after = 0 THEN 0
-                                      ELSE hashtextextended(concat_ws('|', c.seq, c.held_after), $2::bigint) END
+                                      ELSE hashint8extended(c.held_after, hashint8extended(c.held_after >> 32, c.seq # ~$2::bigint)) END
                                # CASE WHEN c.held_amount = 0 THEN 0
                                       WHEN c.kind = 'hold'
                                       THEN hashtextextended(concat_ws('|', 'open', c.seq, c.held_amount, 0), $2::bigint)
@@ -60,7 +61,8 @@ _DERIVED = """
     standing AS (
         SELECT a.id, a.user_id, a.total_recharged, a.total_spent, hashint8extended(0, hashint8extended(0, $2::bigint))
                # hashint8extended(a.posted, hashint8extended(a.posted >> 32, a.seq # $2::bigint))
-               # CASE a.held WHEN 0 THEN 0 ELSE hashtextextended(concat_ws('|', a.seq, a.held), $2::bigint) END AS fingerprint,
+               # CASE a.held WHEN 0 THEN 0
+                      ELSE hashint8extended(a.held, hashint8extended(a.held >> 32, a.seq # ~$2::bigint)) END AS fingerprint,
                a.kind = 'held' AND a.suspended IS DISTINCT FROM 'chain_broken'
                AND (a.posted - a.held < a.floor) <> (a.suspended IS NOT NULL) AS is_oddly_suspended
           FROM steelyard.account a WHERE a.tenant_id = $1)
@@ -104,11 +106,12 @@ SCREEN_CHAIN = """
       LEFT JOIN steelyard.change p ON p.tenant_id = $1 AND p.account_id = c.account_id AND p.seq = c.seq - 1
      WHERE c.tenant_id = $1
        AND ((p.seq IS NULL) <> (c.seq = 1)
-            OR c.hash IS DISTINCT FROM sha256(coalesce(p.hash, $2::bytea) || convert_to(concat(concat_ws('|',
+            OR c.hash IS DISTINCT FROM sha256(coalesce(p.hash, $2::bytea) || textsend(concat_ws('|',
                    c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount, c.balance_after, c.held_after,
                    coalesce(c.contra_id, 0), coalesce(c.contra_seq, 0), coalesce(c.target_seq, 0),
                    CASE WHEN c.posted_at BETWEEN '1970-01-01Z'::timestamptz AND '2100-01-01Z'::timestamptz
-                        THEN (date_part('epoch', c.posted_at) * 1e6)::bigint ELSE 0 END), '|', c.details), 'UTF8')))
+                        THEN (date_part('epoch', c.posted_at) * 1e6)::bigint ELSE 0 END,
+                   coalesce(c.details::text, '')))))
 """
 
 # Heads that are not their newest change's hash, and checkpoints that are not the change they name.
