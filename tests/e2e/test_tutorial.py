@@ -1,0 +1,71 @@
+"""The tutorial's commands, run as they stand: what they print is what the page shows."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli_kit import ROOT, Up, environment
+
+PAGE = ROOT / "docs" / "tutorial" / "first-charge.md"
+SHOWN_URL = "http://127.0.0.1:3000"
+MARK = "=== next block ==="
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`up` on a fresh folder, as the tutorial begins; the month of purchases is loaded."""
+    started = Up.start(tmp_path_factory.mktemp("tutorial") / "data")
+    started.wait_ready()
+    started.wait_log("3,923 ")
+    yield started
+    assert started.end() == 0, started.log.read_text()
+
+
+def steps() -> list[tuple[str, str]]:
+    """Each block of commands with the output that follows it on the page; empty where none does."""
+    found = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    return [
+        (body, following[1] if following[0] in ("text", "json") else "")
+        for (language, body), following in zip(found, [*found[1:], ("", "")], strict=True)
+        if language == "sh"
+    ]
+
+
+def without_moments(text: str) -> str:
+    """Text without what differs from run to run: times and request ids."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
+    return re.sub(r'"request_id":"[^"]+"', '"request_id":"<id>"', text)
+
+
+def test_every_command_of_the_tutorial_prints_what_the_page_shows(
+    running: Up, tmp_path: Path
+) -> None:
+    commands = f"\necho; echo '{MARK}'\n".join(body for body, _ in steps())
+    run = shlex.join([sys.executable, "-P", "-m", "steelyard"])
+    script = tmp_path / "tutorial.sh"
+    script.write_text(
+        f"set -eu\n{commands}".replace("./dev ", f"{run} ").replace(SHOWN_URL, running.url),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        ["bash", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env=environment(STEELYARD_DATA_DIR=str(running.folder)),
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [without_moments(part).strip() for part in done.stdout.split(MARK)]
+    assert printed == [without_moments(shown).strip() for _, shown in steps()]
+
+
+def test_a_repeated_request_on_the_page_shows_one_outcome() -> None:
+    charges = [shown for body, shown in steps() if "order-1" in body and '"amount": 350' in body]
+    assert len(charges) == 2
+    assert charges[0] == charges[1]
