@@ -26,7 +26,8 @@ from steelyard.runtime.database import Connection, Database, connect
 
 LAYERS = 10
 DIRTY_SHARE, DIRTY_MAX = 10, 10_000
-SUM = "SELECT count(*) FROM (SELECT account_id, sum(amount) FROM steelyard.change GROUP BY account_id) s"
+# The outer count reads each sum: of a column that nobody reads the planner would not compute any.
+SUM = "SELECT count(total) FROM (SELECT account_id, sum(amount) AS total FROM steelyard.change GROUP BY account_id) s"
 
 Act = Callable[[], Awaitable[None]]
 
