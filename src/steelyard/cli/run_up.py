@@ -28,7 +28,14 @@ from steelyard.ledger.purchases import CURRENCY_CODE
 from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Database
-from steelyard.runtime.datafolder import ProductFolder, Secret, make_secret, open_folder
+from steelyard.runtime.datafolder import (
+    DemoState,
+    ProductFolder,
+    Secret,
+    make_secret,
+    open_folder,
+    read_demo_state,
+)
 from steelyard.runtime.instance import start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
@@ -220,7 +227,9 @@ def _tell_ready(options: UpOptions, ready: Prepared, port: int, steps: Steps) ->
         say(
             f"    TOKEN=$({_command()} token --user admin --role admin --data-dir {_quoted(folder)})"
         )
-        say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?limit=3'\n")
+        has_cards = read_demo_state(ready.folder) in (DemoState.LOADING, DemoState.LOADED)
+        some = "user=card-1" if has_cards else "limit=3"
+        say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?{some}'\n")
     say(f"  API documentation   {url}/docs")
     say(f"  Data folder         {folder}")
     say("  Ctrl-C stops; the data stays.\n")
