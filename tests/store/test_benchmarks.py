@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from steelyard.cli.benchmarks.row_lock import FUNCTION, TABLES, PeerRefused, RowLock, open_engine
 from steelyard.runtime.database import connect
-from tests.world import FreshDatabase
+from tests.world import FreshDatabase, with_database
 
 SPEED = ("steelyard", "row_lock", "ratio", "p50_ms", "p99_ms", "row_lock_p99_ms", "function")
 
@@ -92,6 +92,23 @@ async def test_proofs_are_measured_on_histories_that_they_find_clean(admin_url: 
     for name in ("full_ratio_sum", "chain_ratio_sum", "incremental_growth", "sum_s", "command_s"):
         assert told[name] > 0
     assert await leftovers(admin_url) == []
+
+
+@pytest.mark.parametrize("as_superuser", [True, False])
+async def test_a_server_that_cannot_be_used_is_told_in_a_sentence(
+    fresh: FreshDatabase, as_superuser: bool
+) -> None:
+    url = with_database(fresh.admin_url, "no_such_database") if as_superuser else fresh.app_url
+    ended = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-P", "-m", "steelyard", "bench", "verify", "--database-url", url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.endswith("nothing was measured [command_failed]\n")
 
 
 @pytest_asyncio.fixture

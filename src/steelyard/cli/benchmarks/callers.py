@@ -44,7 +44,10 @@ def sample_of(latencies_s: list[float], elapsed_s: float) -> Sample:
 
 
 async def run_callers(act: Act, *, callers: int, seconds: float) -> Sample:
-    """Let `callers` repeat `act` for `seconds`, each waiting for its answer before it goes on."""
+    """Let `callers` repeat `act` for `seconds`, each waiting for its answer before it goes on.
+
+    What an act raises ends all of them and is raised.
+    """
     latencies_s: list[float] = []
     began_s = time.perf_counter()
     ends_s = began_s + seconds
@@ -57,9 +60,12 @@ async def run_callers(act: Act, *, callers: int, seconds: float) -> Sample:
             latencies_s.append(after_s - before_s)
             before_s = after_s
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(callers):
-            group.create_task(call())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(call())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # the first says it; the others end because of it
     return sample_of(latencies_s, time.perf_counter() - began_s)
 
 

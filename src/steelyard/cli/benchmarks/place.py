@@ -19,13 +19,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from steelyard.runtime.database import connect
+from steelyard.cli.outcome import CommandFailed
+from steelyard.runtime.database import CONNECTION_LOST, connect
 from steelyard.runtime.embedded.server import stop_embedded_postgres
 from steelyard.runtime.embedded.start import start_embedded_postgres
 from steelyard.runtime.provision import prepare_database
 
 Report = Callable[[str], None]
 SYNC_WRITES = 50
+_UNUSABLE: tuple[type[Exception], ...] = (*CONNECTION_LOST, asyncpg.PostgresError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,12 @@ async def open_place(database_url: str | None, *, report: Report) -> AsyncIterat
         report: Told each step that takes time.
     Raises:
         EmbeddedPostgresError: No server can be started.
-        OSError, asyncpg.PostgresError: The server that was named cannot be used.
+        CommandFailed: The server that was named does not answer, or not to a superuser.
     """
     folder = Path(tempfile.mkdtemp(prefix="steelyard-bench-", dir=_parent_folder()))
     try:
         if database_url is not None:
+            await _check_superuser(database_url)
             place = Place(database_url, folder, False, report)
             try:
                 yield place
@@ -110,6 +113,24 @@ async def open_place(database_url: str | None, *, report: Report) -> AsyncIterat
             await asyncio.to_thread(stop_embedded_postgres, server)
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _check_superuser(database_url: str) -> None:
+    """Ask once whether the server can be used, before anything is made."""
+    try:
+        connection = await connect(database_url)
+    except _UNUSABLE as error:
+        raise CommandFailed(
+            f"the server in --database-url cannot be used: {error or type(error).__name__}; nothing was measured"
+        ) from error
+    try:
+        is_superuser = await connection.fetchval("SHOW is_superuser")
+    finally:
+        await connection.close(timeout=5)
+    if is_superuser != "on":
+        raise CommandFailed(
+            "--database-url must name a superuser, since a benchmark fills tables directly; nothing was measured"
+        )
 
 
 def _parent_folder() -> str:
