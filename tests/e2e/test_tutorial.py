@@ -65,6 +65,26 @@ def test_every_command_of_the_tutorial_prints_what_the_page_shows(
     assert printed == [without_moments(shown).strip() for _, shown in steps()]
 
 
+def test_the_program_of_the_python_page_runs_and_running_it_again_moves_nothing(
+    running: Up, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "how-to" / "use-from-python.md").read_text(encoding="utf-8")
+    program = tmp_path / "program.py"
+    program.write_text(next(body for name, body in BLOCK.findall(page) if name == "python"))
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-P", str(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(STEELYARD_DATA_DIR=str(running.folder)),
+        )
+        assert done.returncode == 0, done.stderr
+        paid, shortfall, is_clean = done.stdout.splitlines()
+        assert re.fullmatch(r"\d+-2 1650", paid)
+        assert (shortfall, is_clean) == ("3350", "True")
+
+
 def test_a_repeated_request_on_the_page_shows_one_outcome() -> None:
     charges = [shown for body, shown in steps() if "order-1" in body and '"amount": 350' in body]
     assert len(charges) == 2
