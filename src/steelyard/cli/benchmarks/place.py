@@ -121,7 +121,7 @@ async def _check_superuser(database_url: str) -> None:
         connection = await connect(database_url)
     except _UNUSABLE as error:
         raise CommandFailed(
-            f"the server in --database-url cannot be used: {error or type(error).__name__}; nothing was measured"
+            f"the server in --database-url cannot be used: {str(error) or type(error).__name__}; nothing was measured"
         ) from error
     try:
         is_superuser = await connection.fetchval("SHOW is_superuser")
