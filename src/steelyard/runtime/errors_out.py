@@ -18,9 +18,15 @@ def start_error_reports(dsn: str | None, *, release: str) -> bool:
     sentry_sdk.init(
         dsn=dsn,
         release=f"steelyard@{release}",
-        send_default_pii=False,
-        include_local_variables=False,
-        max_request_body_size="never",
+        data_collection={
+            "user_info": False,
+            "cookies": {"mode": "off"},
+            "http_headers": {"request": {"mode": "off"}},
+            "http_bodies": [],
+            "url_query_params": {"mode": "off"},
+            "database_query_data": False,
+            "stack_frame_variables": False,
+        },
         traces_sample_rate=0.0,
         auto_enabling_integrations=False,
         default_integrations=False,

@@ -93,6 +93,7 @@ class Relay:
                 transaction=TransactionId(*origin),
             )
         )
+        self._confirmed.discard((tenant, account, seq))  # we heard ourselves say it
 
     async def _load_position(self) -> str:
         found = self.name and await self.database.fetchval(
