@@ -1,5 +1,6 @@
 """A PostgreSQL for the crash proof alone, so that killing it hurts no other test."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,7 +45,21 @@ def crash_folder() -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="session")
 async def postgres(crash_folder: Path) -> AsyncIterator[PostgresUnderFire]:
     """A server that may be killed; with STEELYARD_DATABASE_URL that server, which only loses connections."""
-    made = await PostgresUnderFire.start(crash_folder / "db")
+    given = os.environ.get("STEELYARD_DATABASE_URL")
+    made = await PostgresUnderFire.start(crash_folder / "db", given=given)
+    yield made
+    await made.stop()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def own_postgres(
+    postgres: PostgresUnderFire, crash_folder: Path
+) -> AsyncIterator[PostgresUnderFire]:
+    """A server that may be killed, whatever server the other tests were given."""
+    if postgres.can_be_killed:
+        yield postgres
+        return
+    made = await PostgresUnderFire.start(crash_folder / "own")
     yield made
     await made.stop()
 

@@ -33,13 +33,11 @@ class PostgresUnderFire:
     admin_url: str
     server: EmbeddedServer | None = None
     template: str = TEMPLATE
-    kills: int = 0
     _again: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    async def start(cls, folder: Path) -> "PostgresUnderFire":
+    async def start(cls, folder: Path, *, given: str | None = None) -> "PostgresUnderFire":
         """Start a server on a folder of its own, or take the given one; migrate a database to copy from."""
-        given = os.environ.get("STEELYARD_DATABASE_URL")
         if given:
             made = cls(given, template=f"{TEMPLATE}_{os.getpid()}")
         else:
@@ -85,7 +83,6 @@ class PostgresUnderFire:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return False
-        self.kills += 1
         await self.wait_ready()
         return True
 
@@ -100,7 +97,6 @@ class PostgresUnderFire:
                     database,
                 )
                 if ended:
-                    self.kills += 1
                     return True
         finally:
             connection.terminate()
@@ -123,7 +119,6 @@ class PostgresUnderFire:
         """Kill the server and leave it down; its orphans end at their next wait."""
         assert self.server is not None
         os.kill(self.server.pid, signal.SIGKILL)
-        self.kills += 1
         folder = DataFolder(self.server.data_dir)
         until = time.monotonic() + ORPHANS_DEADLINE_S
         # Another program's processes tell nobody when they end.
@@ -141,7 +136,6 @@ class PostgresUnderFire:
         assert self.server is not None
         async with self._again:
             os.kill(self.server.pid, number)
-            self.kills += 1
             await self.start_again()
 
     async def _find_backend(self) -> int | None:

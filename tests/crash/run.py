@@ -52,6 +52,7 @@ class Report:
     processes: int = 0
     api_kills: int = 0
     postgres_kills: dict[str, int] = field(default_factory=dict)
+    cuts: int = 0
 
     @property
     def summary(self) -> str:
@@ -64,7 +65,7 @@ class Report:
             f"({history.acknowledged:,} acknowledged, {history.refused:,} refused, {history.unknown:,} unknown), "
             f"{len(history.readings):,} reads; "
             f"kills: {self.api_kills} of the API, {sum(self.postgres_kills.values())} of PostgreSQL"
-            f"{f' ({kinds})' if kinds else ''}; "
+            f"{f' ({kinds})' if kinds else ''}{f', {self.cuts} cuts of its connections' if self.cuts else ''}; "
             f"violations: {len(self.violations)} (checked in {self.checked_s:.1f} s)"
         )
 
@@ -126,6 +127,7 @@ async def run_load(
         len(target.processes),
         killer.api_kills,
         killer.postgres_kills,
+        killer.cuts,
     )
 
 

@@ -40,7 +40,6 @@ class ChildProcess:
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
     starts: int = 0
-    kills: int = 0
     _child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +70,6 @@ class ChildProcess:
         if self._child is not None:
             self._child.send_signal(signal.SIGKILL)
             self._child.wait()
-            self.kills += 1
 
     def end(self) -> None:
         """End it for good."""

@@ -12,7 +12,6 @@ from tests.crash.history import Asked, Done
 from tests.crash.http_target import HttpTarget, Problem
 from tests.crash.postgres import PostgresUnderFire
 from tests.crash.run import open_books
-from tests.world import FreshDatabase
 
 ANSWER_WITHIN_S = 3.0
 BACK_WITHIN_S = 10.0
@@ -31,10 +30,11 @@ async def _post(target: HttpTarget, account: int, key: str) -> tuple[int, str, f
 
 @pytest.mark.timeout(180)
 async def test_money_answers_503_in_time_while_the_database_is_away_and_recovers(
-    postgres: PostgresUnderFire, place: FreshDatabase, folder: Path, announce: Announce
+    own_postgres: PostgresUnderFire, folder: Path, announce: Announce
 ) -> None:
-    if not postgres.can_be_killed:
-        pytest.skip("the server of STEELYARD_DATABASE_URL is not ours to kill")
+    postgres = own_postgres
+    await postgres.wait_ready()
+    place = await postgres.fresh()
     [account] = await open_books(place, 1)
     target = HttpTarget(folder, place.app_url, count=1)
     try:
@@ -71,3 +71,4 @@ async def test_money_answers_503_in_time_while_the_database_is_away_and_recovers
         )
     finally:
         await target.close()
+        await postgres.drop(place)
