@@ -33,7 +33,7 @@ def test_a_report_tells_the_exception_and_hides_secrets() -> None:
         caught = Caught()
         sentry_sdk.get_client().transport = caught
         try:
-            token, password = ".".join(("abc", "def")), "hunter" + "2"
+            token, password = "abc" + ".def", "hunter" + "2"
             raise RuntimeError(
                 f"refused Bearer {token} at /balance?token={token}&x={len(password)}"
             )
