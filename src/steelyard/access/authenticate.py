@@ -19,6 +19,7 @@ from steelyard.runtime.database import Database
 VERIFIED_S: Final = 60.0
 """How long a signature that held is not checked again; `exp` and standing are, at every request."""
 
+
 @dataclass(slots=True)
 class Authenticator:
     """Knows callers by token or API key.
