@@ -129,7 +129,9 @@ async def open_accounts(
         await uow.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except asyncpg.ForeignKeyViolationError as error:
         kind = "book" if "currency" in str(error.constraint_name) else "user"
-        raise NotFound(kind=kind, identifier=str(error.detail)[:120]) from error
+        # As in: Key (tenant_id, user_id)=(default, alice) is not present in table "app_user".
+        place = str(error.detail).partition("=(")[2].rpartition(")")[0]
+        raise NotFound(kind=kind, identifier=place.partition(", ")[2][:128]) from error
     assert row is not None
     return [
         (AccountId(found), opened)

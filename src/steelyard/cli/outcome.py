@@ -142,7 +142,8 @@ def problem_of(error: Exception) -> dict[str, object]:
 def explain_usage(error: BaseException, *, wants_json: bool) -> int:
     """Say on stderr how the command line was wrong, or that it was interrupted; return the exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        say("steelyard: interrupted")
+        is_declined = isinstance(error, typer.Abort) and error.__cause__ is None
+        say("steelyard: nothing was done" if is_declined else "steelyard: interrupted")
         return int(ExitCode.INTERRUPTED)
     message = getattr(error, "format_message", lambda: str(error))().strip()
     context = getattr(error, "ctx", None)

@@ -74,7 +74,7 @@ class Ending:
         if self.asked > ASKED_TWICE:
             os._exit(130)
         if self.asked == ASKED_TWICE:
-            say("ending at once; a third signal leaves PostgreSQL running for the next start")
+            say("ending at once; a third signal ends it as `kill -9` would")
             if self.server is not None:
                 self.server.force_exit = True
         elif self.server is None:

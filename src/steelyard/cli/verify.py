@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from steelyard.reconcile.operations import Reconcile
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(help="Prove every balance from its changes.")
+app = typer.Typer(add_completion=False, help="Prove every balance from its changes.")
 _SHOWN_EVERY_S = 0.1
 
 
