@@ -31,9 +31,9 @@ async def test_account_in_a_currency_without_a_book_names_the_currency_and_opens
             DEFAULT_TENANT,
             world.clock.now(),
         )
+    wanted = NewAccount(UserId("alice"), find_currency("JPY"))
     with pytest.raises(NotFound) as refused:
         async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
-            wanted = NewAccount(UserId("alice"), find_currency("JPY"))
             await open_accounts(uow, [wanted], now=world.clock.now())
     assert str(refused.value) == "there is no book 'JPY' here"
     assert await held_accounts(world) == 0
