@@ -14,6 +14,7 @@ import pytest
 import typer
 
 import steelyard
+from steelyard.access.roles import ALLOWED
 from steelyard.app import HOT_ROUTES, Services, _readings, create_app
 from steelyard.cli.config import OTHER_NAMES
 from steelyard.cli.main import ALIASES, COMMANDS
@@ -137,6 +138,27 @@ def test_every_route_is_documented_and_none_is_made_up() -> None:
     aliases = {one.replace(" /api/", " /") for one in there} & told
     assert there - {one.replace(" /", " /api/") for one in aliases} == told
     assert len(HOT_ROUTES) > 0
+
+
+def test_the_roles_on_the_page_are_those_of_the_code() -> None:
+    section = text_of("http.md").split("### Roles")[1].split("\n## ")[0]
+    header, _, *rows = [line for line in section.splitlines() if line.startswith("|")]
+    roles = [cell.strip() for cell in header.split("|")[2:-1]]
+    told = {
+        permission: {
+            role
+            for role, cell in zip(roles, row.split("|")[2:-1], strict=True)
+            if cell.strip() in ("yes", "own")
+        }
+        for row in rows
+        for permission in re.findall(r"`([^`]+)`", row.split("|")[1])
+    }
+    document = create_app(Settings()).openapi()
+    asked = {
+        one["x-permission"] for methods in document["paths"].values() for one in methods.values()
+    }
+    assert told.keys() >= asked - {"public"}
+    assert told == {name: {str(role) for role in ALLOWED[name]} for name in told}
 
 
 def test_the_checked_in_openapi_document_is_the_one_that_is_served() -> None:
