@@ -13,8 +13,9 @@ from tests.crash.postgres import PostgresUnderFire
 from tests.crash.run import Plan, Report, run_load
 from tests.crash.socket_target import SocketTarget
 
-# Connections are cut and processes killed, which no other database of the server feels.
+# Connections are cut and processes killed, which no other database of the server feels. Faults in SQL need no kills.
 GENTLE = Schedule(api_every_s=1.0, database_every_s=None, connections_every_s=0.2)
+CUTS_ONLY = Schedule(api_every_s=None, database_every_s=None, connections_every_s=0.4)
 TRIES = 4
 
 
@@ -48,7 +49,8 @@ async def run_with(
         target = SocketTarget(
             folder, fresh.app_url, fault=fault.name if isinstance(fault, PartFault) else ""
         )
-        plan = Plan(seed, 800, clients=24, accounts=4, deadline_s=15, schedule=GENTLE)
+        schedule = CUTS_ONLY if isinstance(fault, SqlFault) else GENTLE
+        plan = Plan(seed, 800, clients=24, accounts=4, deadline_s=15, schedule=schedule)
         try:
             await target.start_all()
             return await run_load(target, fresh, postgres, plan)
