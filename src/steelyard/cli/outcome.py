@@ -148,7 +148,7 @@ def explain_usage(error: BaseException, *, wants_json: bool) -> int:
     message = getattr(error, "format_message", lambda: str(error))().strip()
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "steelyard")
-    sentence = f"{' '.join(message.split())} See `{command} --help`."
+    sentence = f"{' '.join(message.split()).rstrip('.')}. See `{command} --help`."
     if wants_json:
         problem = {"code": "usage", "detail": sentence, "retryable": False}
         typer.echo(json.dumps(problem, ensure_ascii=False), err=True)
