@@ -63,6 +63,7 @@ SQL_TEXT = re.compile(
 PROCESS_EDGES: frozenset[str] = frozenset(
     {
         "src/steelyard/cli/main.py",  # a command's end: a sentence and an exit code
+        "src/steelyard/ledger/commit.py",  # a background task: its callers must be answered
         "src/steelyard/runtime/bus.py",  # calls listeners it does not know
         "src/steelyard/runtime/edge.py",  # every request: what a handler raises is told to the client
         "src/steelyard/runtime/repeat.py",  # background tasks must outlive what one turn raises

@@ -71,7 +71,7 @@ class SwallowsErrors(GroupCommit):
         try:
             await super()._call(connection, batch)
         except CONNECTION_LOST:
-            self._drop_connection()
+            connection.terminate()
             for request in batch:
                 before = self.last.get(request.order.account)
                 if before is not None and not request.answer.done():

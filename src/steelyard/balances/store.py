@@ -25,18 +25,21 @@ _CHANGE = """
 
 @dataclass(frozen=True, slots=True)
 class BatchColumns:
-    """Requests of one batch, column by column, as `steelyard.post_batch` takes them."""
+    """Requests of one batch, column by column, as `steelyard.post_batch` takes them.
+
+    None for a column says that no request has any: the driver looks at every element four times.
+    """
 
     tenants: list[str]
     keys: list[str]
     body_hashes: list[bytes]
     kinds: list[str]
     accounts: list[int]
-    counters: list[int | None]
+    counters: list[int | None] | None
     amounts: list[int | None]
-    targets: list[int | None]
-    expires_at: list[datetime | None]
-    forced: list[bool]
+    targets: list[int | None] | None
+    expires_at: list[datetime | None] | None
+    forced: list[bool] | None
     details: list[str | None]
 
 
@@ -70,17 +73,6 @@ async def post_batch(
     )
     assert row is not None
     return row
-
-
-async def create_tenant(
-    database: Database, tenant: TenantId, *, name: str, time_zone: str, now: datetime
-) -> bool:
-    """Make the tenant if it is new. Returns whether it was."""
-    return bool(
-        await database.fetchval(
-            "SELECT steelyard.create_tenant($1, $2, $3, $4)", now, tenant, name, time_zone
-        )
-    )
 
 
 async def open_book(uow: UnitOfWork, currency: Currency, *, now: datetime) -> bool:

@@ -1,7 +1,8 @@
 """Group commit: concurrent money operations of a process become one call, one transaction, one fsync.
 
-There is no timer. A batch is what arrived while the one before it committed; a lone request is a
-batch of one. The queue is bounded and takes tenants in turn. Every request has a deadline of its own;
+There is no timer. A batch is what arrived while the ones before it committed; a lone request is a
+batch of one. Two batches are under way at once, each on a connection of its own, so that the database
+works on one while this process handles the other. The queue is bounded and takes tenants in turn. Every request has a deadline of its own;
 when it passes the outcome is unknown, never "failed": the same key gives the answer.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import asyncpg
+import structlog
 
 from steelyard.balances.store import find_unlocked, post_batch
 from steelyard.core.clock import Clock
@@ -26,8 +28,13 @@ BATCH_LIMIT = 512
 CALL_DEADLINE_S = 5.0
 LOCK_WAIT_MS = 250
 RECONNECT_PAUSE_S = 0.1
+LANES = 2
+SHARE_LEAST = 16
+"""Fewer requests than this are not split between lanes: a batch has a price of its own."""
 SLOW_LANES = 8
 RACE_RETRIES = 3
+
+_log = structlog.get_logger()
 
 # Two processes met on one key; nothing was written, the next try sees what the other one did.
 RACES = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -37,6 +44,18 @@ RACES = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.Se
 class _Request:
     order: Order
     answer: asyncio.Future[Posted]
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """One batch at a time, on one connection."""
+
+    connection: Connection | None = None
+
+    def drop(self) -> None:
+        if self.connection is not None:
+            self.connection.terminate()
+            self.connection = None
 
 
 @dataclass(slots=True)
@@ -50,6 +69,7 @@ class CommitCounts:
     races: int = 0
     set_aside: int = 0
     reconnects: int = 0
+    unforeseen: int = 0
     posted: int = 0
     replayed: int = 0
     refused: int = 0
@@ -67,16 +87,16 @@ class GroupCommit:
     publish: PublishChanges
     queue_limit: int = 10_000
     deadline: timedelta = timedelta(seconds=2.5)
-    by_tenant: bool = False
-    """Whether a batch may hold one tenant only: the server grants no BYPASSRLS."""
     counts: CommitCounts = field(default_factory=CommitCounts)
     _queues: OrderedDict[TenantId, deque[_Request]] = field(default_factory=OrderedDict)
     _waiting: int = 0
     _unanswered: deque[tuple[datetime, asyncio.Future[Posted]]] = field(default_factory=deque)
     _timer: asyncio.TimerHandle | None = None
-    _loop: asyncio.Task[None] | None = None
+    _idle: list[_Lane] = field(default_factory=lambda: [_Lane() for _ in range(LANES)])
+    _busy: dict[asyncio.Task[None], _Lane] = field(default_factory=dict)
+    _is_called: bool = False
+    _batches: int = 0
     _slow: set[asyncio.Task[None]] = field(default_factory=set)
-    _connection: Connection | None = None
     _closed: bool = False
 
     @property
@@ -104,19 +124,24 @@ class GroupCommit:
         self._unanswered.append((self.clock.now() + self.deadline, answer))
         if self._timer is None:
             self._timer = loop.call_later(self.deadline.total_seconds(), self._give_up, loop)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.create_task(self._run(), name="group commit")
+        self._call_lanes(loop)
         return await answer
 
     async def close(self, *, drain: timedelta = timedelta(seconds=5)) -> None:
         """Take no more, let what waits finish, close the connection."""
         self._closed = True
-        tasks = [task for task in (self._loop, *self._slow) if task is not None and not task.done()]
-        if tasks:
-            _, unfinished = await asyncio.wait(tasks, timeout=drain.total_seconds())
-            for task in unfinished:
-                task.cancel()
-        self._drop_connection()
+        until = self.clock.now() + drain
+        while (tasks := [*self._busy, *self._slow]) and (
+            left := until - self.clock.now()
+        ) > timedelta(0):
+            await asyncio.wait(
+                tasks, timeout=left.total_seconds(), return_when=asyncio.FIRST_COMPLETED
+            )
+            await asyncio.sleep(0)  # what waits is sent by the lane that came free
+        for task in (*self._busy, *self._slow):
+            task.cancel()
+        for lane in (*self._idle, *self._busy.values()):
+            lane.drop()
         if self._timer is not None:
             self._timer.cancel()
         for _, answer in self._unanswered:
@@ -141,13 +166,36 @@ class GroupCommit:
         self._queues.setdefault(request.order.tenant, deque()).append(request)
         self._waiting += 1
 
-    def _take(self) -> list[_Request]:
+    def _call_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look for a free lane once all callers that are awake have asked."""
+        if not self._is_called:
+            self._is_called = True
+            loop.call_soon(self._send_batches)
+
+    def _send_batches(self) -> None:
+        """Share what waits between the free lanes."""
+        self._is_called = False
+        while self._idle and self._waiting:
+            share = max(SHARE_LEAST, -(-self._waiting // len(self._idle)))
+            batch = self._take(min(share, BATCH_LIMIT))
+            if batch:
+                lane = self._idle.pop()
+                task = asyncio.create_task(self._serve(lane, batch), name="group commit")
+                self._busy[task] = lane
+                task.add_done_callback(self._come_free)
+
+    def _come_free(self, task: asyncio.Task[None]) -> None:
+        self._idle.append(self._busy.pop(task))
+        if self._waiting and not task.cancelled():
+            self._call_lanes(task.get_loop())
+
+    def _take(self, limit: int) -> list[_Request]:
         """Take the next batch, one request of each tenant in turn; callers who gave up are passed over."""
         batch: list[_Request] = []
-        while self._queues and len(batch) < BATCH_LIMIT:
+        while self._queues and len(batch) < limit:
             tenant, queue = self._queues.popitem(last=False)
-            share = BATCH_LIMIT if self.by_tenant or not self._queues else 1
-            while queue and share > 0 and len(batch) < BATCH_LIMIT:
+            share = 1 if self._queues else limit
+            while queue and share > 0 and len(batch) < limit:
                 request = queue.popleft()
                 self._waiting -= 1
                 if not request.answer.done():
@@ -155,17 +203,21 @@ class GroupCommit:
                     share -= 1
             if queue:
                 self._queues[tenant] = queue
-            if self.by_tenant and batch:
-                break
         return batch
 
-    async def _run(self) -> None:
-        while self._waiting:
-            batch = self._take()
-            if batch:
-                await self._commit(batch)
+    async def _serve(self, lane: _Lane, batch: list[_Request]) -> None:
+        try:
+            await self._commit(lane, batch)
+        # The edge of a background task: without this its callers would wait for their deadline.
+        except Exception as error:
+            lane.drop()
+            self.counts.unforeseen += 1
+            for request in batch:
+                if not request.answer.done():
+                    request.answer.set_exception(LedgerFailure(reason=type(error).__name__))
+            _log.error("ledger.unforeseen", exc_info=error)
 
-    async def _commit(self, batch: list[_Request]) -> None:
+    async def _commit(self, lane: _Lane, batch: list[_Request]) -> None:
         """Commit one batch, whatever happens to the connection, until its callers have given up."""
         races = 0
         while True:
@@ -174,22 +226,23 @@ class GroupCommit:
                 return
             try:
                 async with asyncio.timeout(CALL_DEADLINE_S):
-                    connection = await self._connected()
+                    connection = await self._connected(lane)
                     await self._call(connection, batch)
             except asyncpg.LockNotAvailableError:
-                batch = await self._set_aside_locked(batch)
+                batch = await self._set_aside_locked(lane, batch)
             except RACES:
                 self.counts.races += 1
                 races += 1
                 if races > RACE_RETRIES:
-                    await self._bisect(batch, "the same key is being used elsewhere")
+                    await self._bisect(lane, batch, reason="the same key is being used elsewhere")
                     return
             except CONNECTION_LOST:
                 self.counts.reconnects += 1
-                self._drop_connection()
+                lane.drop()
                 await asyncio.sleep(RECONNECT_PAUSE_S)
             except asyncpg.PostgresError as error:
-                await self._bisect(batch, f"{type(error).__name__} {error.sqlstate}")
+                reason = f"{type(error).__name__} {error.sqlstate}"
+                await self._bisect(lane, batch, reason=reason)
                 return
             else:
                 return
@@ -201,17 +254,23 @@ class GroupCommit:
             None if o.expires_in_s is None else now + timedelta(seconds=o.expires_in_s)
             for o in orders
         ]
-        row = await post_batch(connection, now, columns_of(orders, expires_at))
-        outcomes = outcomes_of(orders, row, now)
-        self._count(outcomes)
-        for request, outcome in zip(batch, outcomes, strict=True):
-            if request.answer.done():
-                continue
-            if isinstance(outcome, SteelyardError):
-                request.answer.set_exception(outcome)
-            else:
-                request.answer.set_result(outcome)
-        self.publish(orders, outcomes, row)
+        self._batches += 1
+        number = self._batches
+        self.publish.order.begin(number)
+        try:
+            row = await post_batch(connection, now, columns_of(orders, expires_at))
+            outcomes = outcomes_of(orders, row, now)
+            self._count(outcomes)
+            for request, outcome in zip(batch, outcomes, strict=True):
+                if request.answer.done():
+                    continue
+                if isinstance(outcome, SteelyardError):
+                    request.answer.set_exception(outcome)
+                else:
+                    request.answer.set_result(outcome)
+            self.publish(orders, outcomes, row)
+        finally:
+            self.publish.order.end(number)
 
     def _count(self, outcomes: list[Outcome]) -> None:
         counts = self.counts
@@ -226,7 +285,7 @@ class GroupCommit:
             else:
                 counts.posted += 1
 
-    async def _bisect(self, batch: list[_Request], reason: str) -> None:
+    async def _bisect(self, lane: _Lane, batch: list[_Request], *, reason: str) -> None:
         """Find the one order that makes a batch fail, so that it fails alone."""
         if len(batch) == 1:
             if not batch[0].answer.done():
@@ -234,12 +293,12 @@ class GroupCommit:
             return
         self.counts.bisections += 1
         middle = len(batch) // 2
-        await self._commit(batch[:middle])
-        await self._commit(batch[middle:])
+        await self._commit(lane, batch[:middle])
+        await self._commit(lane, batch[middle:])
 
-    async def _set_aside_locked(self, batch: list[_Request]) -> list[_Request]:
+    async def _set_aside_locked(self, lane: _Lane, batch: list[_Request]) -> list[_Request]:
         """Move requests whose account somebody's own transaction holds to a slow lane; return the others."""
-        connection = await self._connected()
+        connection = await self._connected(lane)
         places = [
             (r.order.tenant, a)
             for r in batch
@@ -284,14 +343,8 @@ class GroupCommit:
                         DatabaseUnavailable(doing="waiting for a locked account")
                     )
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(
-                self.url, options=(("lock_timeout", str(LOCK_WAIT_MS)),)
-            )
-        return self._connection
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+    async def _connected(self, lane: _Lane) -> Connection:
+        if lane.connection is None or lane.connection.is_closed():
+            options = (("lock_timeout", str(LOCK_WAIT_MS)),)
+            lane.connection = await connect(self.url, options=options)
+        return lane.connection

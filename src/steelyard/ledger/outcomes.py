@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -12,6 +12,7 @@ from steelyard.core.ids import AccountId, TransactionId
 from steelyard.ledger import errors
 from steelyard.ledger.model import Order, Posted
 
+T = TypeVar("T")
 Outcome = Posted | SteelyardError
 
 
@@ -23,13 +24,17 @@ def columns_of(orders: list[Order], expires_at: list[datetime | None]) -> BatchC
         body_hashes=[order.body_hash() for order in orders],
         kinds=[order.kind for order in orders],
         accounts=[order.account for order in orders],
-        counters=[order.counter for order in orders],
+        counters=_or_none([order.counter for order in orders]),
         amounts=[order.amount for order in orders],
-        targets=[order.target for order in orders],
-        expires_at=expires_at,
-        forced=[order.forced for order in orders],
+        targets=_or_none([order.target for order in orders]),
+        expires_at=_or_none(expires_at),
+        forced=_or_none([order.forced for order in orders]),
         details=[order.details for order in orders],
     )
+
+
+def _or_none(column: list[T]) -> list[T] | None:
+    return column if any(column) else None
 
 
 _COLUMNS = (

@@ -1,12 +1,13 @@
 """The fast path after a commit: cache, then bus. May be lost; the relay makes up for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
 from steelyard.core.clock import Clock
 from steelyard.core.ids import UserId
 from steelyard.ledger.errors import InsufficientFunds
+from steelyard.ledger.in_order import InOrder
 from steelyard.ledger.model import Kind, Order, Posted
 from steelyard.ledger.outcomes import Outcome
 from steelyard.runtime.bus import BalanceEvent, ChangeBus
@@ -21,6 +22,11 @@ class PublishChanges:
     bus: ChangeBus
     cache: BalanceCache
     clock: Clock
+    order: InOrder = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Put steps in order before they are told."""
+        self.order = InOrder(self._tell)
 
     def __call__(self, orders: list[Order], outcomes: list[Outcome], row: asyncpg.Record) -> None:
         """Publish every step of the batch in order; a replayed outcome is published by nobody again."""
@@ -53,7 +59,10 @@ class PublishChanges:
             self.step(other)
 
     def step(self, step: Posted) -> None:
-        """Publish one committed step of one account."""
+        """Publish one committed step of one account, after the steps before it."""
+        self.order.add(step)
+
+    def _tell(self, step: Posted) -> None:
         digits = find_currency(step.currency).digits
         self.cache.set_if_newer(
             step.tenant, step.account, CachedBalance(step.available_after, digits, step.seq)

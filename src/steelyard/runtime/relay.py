@@ -16,6 +16,8 @@ from steelyard.runtime.database import Database
 
 PAGE = 5_000
 CONFIRMED_LIMIT = 200_000
+_PLACES = "SELECT * FROM steelyard.read_journal_places($1::text::xid8, $2)"
+_CHANGES = "SELECT * FROM steelyard.read_changes_at($1, $2, $3)"
 
 
 @dataclass(slots=True)
@@ -47,33 +49,41 @@ class Relay:
             await self._record_position()
         limit, total = PAGE, 0
         while True:
-            rows = await self.database.fetch(
-                "SELECT * FROM steelyard.read_journal($1::text::xid8, $2)", self._position, limit
+            row = (await self.database.fetch(_PLACES, self._position, limit))[0]
+            xids: list[int] = row["r_xid"] or []
+            places = list(
+                zip(row["r_tenant"] or (), row["r_account"] or (), row["r_seq"] or (), strict=True)
             )
-            total += len(rows)
-            whole = rows if len(rows) < limit else _without_last_unit(rows)
-            if rows and not whole:
+            # Some rows of a full page's last unit of work may be on the next one.
+            whole = len(xids) if len(xids) < limit else xids.index(xids[-1])
+            if xids and not whole:
                 limit *= 2  # one unit of work larger than a page
                 continue
-            # A transaction may take its xid early and an account's lock late: within what is visible at once, seq decides.
-            for row in sorted(
-                whole, key=lambda row: (row["tenant_id"], row["account_id"], row["seq"])
-            ):
-                self._publish(row)
+            total += whole
             if whole:
-                self._position = str(int(whole[-1]["xid"]) + 1)
+                await self._publish_unheard(places[:whole])
+                self._position = str(xids[whole - 1] + 1)
                 await self._record_position()
-            if len(rows) < limit:
+            if len(xids) < limit:
                 return total
 
+    async def _publish_unheard(self, places: list[tuple[TenantId, AccountId, int]]) -> None:
+        """Publish what the fast path did not, in the order of each account's seq.
+
+        A transaction may take its xid early and an account's lock late: within what is visible at once, seq decides.
+        """
+        unheard = [place for place in places if place not in self._confirmed]
+        self._confirmed.difference_update(places)
+        self.confirmed_before += len(places) - len(unheard)
+        if unheard:
+            columns = [list(column) for column in zip(*unheard, strict=True)]
+            for row in await self.database.fetch(_CHANGES, *columns):
+                self._publish(row)
+
     def _publish(self, row: asyncpg.Record) -> None:
+        tenant, account, seq = TenantId(row["tenant_id"]), AccountId(row["account_id"]), row["seq"]
         if row["user_id"] is None:
             return  # the books' own accounts are on nobody's screen
-        tenant, account, seq = TenantId(row["tenant_id"]), AccountId(row["account_id"]), row["seq"]
-        if (tenant, account, seq) in self._confirmed:
-            self._confirmed.discard((tenant, account, seq))
-            self.confirmed_before += 1
-            return
         self.published += 1
         is_receiver = row["kind"] == "transfer" and row["amount"] > 0
         origin = (AccountId(row["contra_id"]), row["contra_seq"]) if is_receiver else (account, seq)
@@ -115,9 +125,3 @@ class Relay:
             self.name,
             self._position,
         )
-
-
-def _without_last_unit(rows: list[asyncpg.Record]) -> list[asyncpg.Record]:
-    """Drop the rows of the last unit of work of a full page: some of them may be on the next one."""
-    last = rows[-1]["xid"]
-    return [row for row in rows if row["xid"] != last]

@@ -106,21 +106,31 @@ CREATE FUNCTION steelyard.find_primary_accounts(p_tenant text[], p_user text[])
          ORDER BY (acc.kind = 'held') DESC, acc.is_primary DESC, acc.id LIMIT 1) chosen
 $$;
 
--- The journal for the relay: all tenants, up to the moment before which nothing can still commit.
--- Ordered by writing unit of work; r_horizon is where the next read may begin.
-CREATE FUNCTION steelyard.read_journal(p_from xid8, p_limit int)
-    RETURNS TABLE (xid xid8, tenant_id text, account_id bigint, user_id text, currency text, digits smallint, seq bigint,
+-- The journal for the relay: places of changes of all tenants, by writing unit of work, up to the moment before which
+-- nothing can still commit. Column by column, since a relay reads again what its own process has published already.
+CREATE FUNCTION steelyard.read_journal_places(
+    p_from xid8, p_limit int, OUT r_xid bigint[], OUT r_tenant text[], OUT r_account bigint[], OUT r_seq bigint[]
+) LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SELECT array_agg(c.xid::text::bigint), array_agg(c.tenant_id), array_agg(c.account_id), array_agg(c.seq)
+      FROM (SELECT ch.xid, ch.tenant_id, ch.account_id, ch.seq FROM steelyard.change ch
+             WHERE ch.xid >= p_from AND ch.xid < pg_snapshot_xmin(pg_current_snapshot()) AND ch.kind <> 'batch'
+             ORDER BY ch.xid LIMIT p_limit) c
+$$;
+
+-- Changes at places, whole, for the relay.
+CREATE FUNCTION steelyard.read_changes_at(p_tenant text[], p_account bigint[], p_seq bigint[])
+    RETURNS TABLE (tenant_id text, account_id bigint, user_id text, currency text, digits smallint, seq bigint,
                    kind text, amount bigint, held_amount bigint, balance_after bigint, held_after bigint,
                    contra_id bigint, contra_seq bigint, posted_at timestamptz)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
-    SELECT c.xid, c.tenant_id, c.account_id, acc.user_id, acc.currency, b.digits, c.seq, c.kind, c.amount, c.held_amount,
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+    SELECT c.tenant_id, c.account_id, acc.user_id, acc.currency, b.digits, c.seq, c.kind, c.amount, c.held_amount,
            c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.posted_at
-      FROM (SELECT * FROM steelyard.change ch
-             WHERE ch.xid >= p_from AND ch.xid < pg_snapshot_xmin(pg_current_snapshot())
-             ORDER BY ch.xid LIMIT p_limit) c
+      FROM unnest(p_tenant, p_account, p_seq) AS u (tenant, account, seq)
+      JOIN steelyard.change c ON c.tenant_id = u.tenant AND c.account_id = u.account AND c.seq = u.seq
       JOIN steelyard.account acc ON acc.tenant_id = c.tenant_id AND acc.id = c.account_id
       JOIN steelyard.book b ON b.tenant_id = acc.tenant_id AND b.currency = acc.currency
-     ORDER BY c.xid, c.tenant_id, c.account_id, c.seq
+     ORDER BY c.tenant_id, c.account_id, c.seq
 $$;
 
 -- Holds whose time is over, of all tenants, for the sweeper.
@@ -151,8 +161,9 @@ DECLARE v_function regprocedure;
 BEGIN
     FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p
                        WHERE p.pronamespace = 'steelyard'::regnamespace AND p.prosecdef LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO steelyard_ledger', v_function);
+        -- Handed over last: who hands them over does not inherit from steelyard_ledger.
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO steelyard_app', v_function);
+        EXECUTE format('ALTER FUNCTION %s OWNER TO steelyard_ledger', v_function);
     END LOOP;
 END $$;

@@ -63,7 +63,8 @@ CREATE CONSTRAINT TRIGGER post_pending_contra AFTER INSERT ON steelyard.contra_p
 
 -- Effect: decides every request in the order given and writes all accepted ones in one step.
 -- Locks: the accounts in id order, then the books' own accounts in id order; until the caller commits.
--- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs.
+-- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs; NULL instead of one of
+-- p_counter, p_target, p_expires_at, p_forced says that no request has any.
 -- r_outcome: posted | replayed | or a refusal, whose balance_after and held_after are the standing as it is.
 -- r_account, r_counter_account: positions in r_user_id, r_currency and r_floor, which have one element per account locked.
 -- r_posted_at: of a replayed outcome; what was posted now was posted at p_now.
@@ -106,12 +107,16 @@ DECLARE
     d_posted bigint; d_held bigint; d_recharged bigint; d_spent bigint; v_target bigint;
     v_guarded boolean; v_may_fall_below boolean; v_found record; v_target_kind text; v_step bigint; v_available bigint;
 BEGIN
+    p_counter := coalesce(p_counter, array_fill(NULL::bigint, ARRAY[n]));   -- most batches have none of these
+    p_target := coalesce(p_target, array_fill(NULL::bigint, ARRAY[n]));
+    p_expires_at := coalesce(p_expires_at, array_fill(NULL::timestamptz, ARRAY[n]));
+    p_forced := coalesce(p_forced, array_fill(false, ARRAY[n]));
     IF n IS NULL OR n = 0 OR n > 1024 OR n <> ALL (ARRAY[cardinality(p_tenant), cardinality(p_body_hash),
             cardinality(p_kind), cardinality(p_account), cardinality(p_counter), cardinality(p_amount),
             cardinality(p_target), cardinality(p_expires_at), cardinality(p_forced), cardinality(p_details)]) THEN
         RAISE EXCEPTION 'post_batch takes 1 to 1024 requests in arrays of one length' USING ERRCODE = 'SY002';
     END IF;
-    -- Without BYPASSRLS for this function's owner the wall is on here too, and batches hold one tenant.
+    -- A caller's own transaction goes on as this tenant; this function itself sees every tenant's rows.
     PERFORM set_config('steelyard.tenant', p_tenant[1], true);
     r_outcome := array_fill(NULL::text, ARRAY[n]);        r_seq := array_fill(NULL::bigint, ARRAY[n]);
     r_amount := r_seq; r_balance_after := r_seq; r_held_after := r_seq; r_counter_seq := r_seq;
