@@ -4,9 +4,10 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
+from steelyard.access.tenants import create_tenant
 from steelyard.balances.model import Balance, Change, NewAccount
 from steelyard.balances.read import BalanceReader
-from steelyard.balances.store import create_tenant, list_changes_since, open_accounts, open_book
+from steelyard.balances.store import list_changes_since, open_accounts, open_book
 from steelyard.core.ids import DEFAULT_TENANT, AccountId, TenantId, UserId
 from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.operations import Ledger

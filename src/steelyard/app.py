@@ -124,7 +124,7 @@ async def open_services(
         database = await Database.open(url, pool_size=settings.pool_size)
         closing.push_async_callback(database.close)
         await _check_schema(database)
-        mixes_tenants = (await check_database(database)).batches_mix_tenants
+        await check_database(database)
         authenticator = await open_authenticator(database, settings, clock, made_secret=made_secret)
         bus, cache = InProcessBus(), InProcessCache(clock)
         commit = GroupCommit(
@@ -133,7 +133,6 @@ async def open_services(
             PublishChanges(bus, cache, clock),
             settings.commit_queue_limit,
             timedelta(milliseconds=settings.commit_deadline_ms),
-            by_tenant=not mixes_tenants,
         )
         closing.push_async_callback(commit.close, drain=DRAIN)
         reader = BalanceReader(database, cache, clock)
@@ -207,6 +206,7 @@ def _readings(services: Services) -> list[Reading]:
         "races": "Batches repeated because of another process.",
         "set_aside": "Orders that waited for somebody's lock apart.",
         "reconnects": "Connections lost while committing.",
+        "unforeseen": "Batches ended by an error nobody foresaw; each is logged.",
     }
     return [
         *(Reading(f"steelyard_{name}", text, read) for name, text, read in gauges),
@@ -292,6 +292,7 @@ def create_app(
             settings.bulk_body_limit_bytes,
             settings.commit_deadline_ms / 1000,
             settings.request_deadline_ms / 1000,
+            settings.reconcile_deadline_ms / 1000,
         ),
         figures.requests,
         AccessLog(settings.log_format, sys.stderr, settings.log_level in ("debug", "info")),

@@ -4,8 +4,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from steelyard.access.tenants import create_tenant
 from steelyard.balances.model import NewAccount
-from steelyard.balances.store import create_tenant, open_accounts, open_book
+from steelyard.balances.store import open_accounts, open_book
 from steelyard.core.ids import DEFAULT_TENANT, UserId
 from steelyard.reconcile.operations import Reconcile
 from steelyard.runtime.clock import SystemClock

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from io import StringIO
 from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from steelyard.core.errors import InvalidInput
 from steelyard.runtime.deadlines import Deadlines
+from steelyard.runtime.edge import Edge, EdgeLimits
 from steelyard.runtime.hot_routes import Answer, HotRequest, HotRoute, HotTable, Operation
 from steelyard.runtime.idempotency import check_key
-from steelyard.runtime.logs import HIDDEN, hide, hide_in_text
-from steelyard.runtime.metrics import Figures, Reading
+from steelyard.runtime.logs import HIDDEN, AccessLog, hide, hide_in_text
+from steelyard.runtime.metrics import Figures, Reading, RequestFigures
 from steelyard.runtime.problems import BodyTooLarge, IdempotencyKeyRequired, UnsupportedMediaType
 from steelyard.runtime.request_body import ClientGone, receive_body
 
@@ -122,6 +125,45 @@ async def test_who_takes_too_long_is_cancelled_and_can_still_answer() -> None:
 
     async with asyncio.timeout(5):
         assert (*await asyncio.gather(slow(), quick(), slow()),) == ("told", "in time", "told")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/api/reconcile/verify", 204),
+        ("POST", "/api/reconcile/fix", 204),
+        ("GET", "/api/reconcile/discrepancies", 204),
+        ("POST", "/api/users", 503),
+        ("GET", "/api/reconciled", 503),
+    ],
+)
+async def test_a_proof_may_take_longer_than_other_requests(
+    method: str, path: str, status: int
+) -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.4)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    answers: list[Any] = []
+
+    async def note(message: Message) -> None:
+        answers.append(message.get("status"))
+
+    limits = EdgeLimits(100, 100, money_s=0.05, request_s=0.05, reconcile_s=30)
+    log = AccessLog("json", StringIO(), enabled=False)
+    edge = Edge(slow, HotTable(()), None, limits, RequestFigures(), log)
+    headers = [(b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+    }
+    async with asyncio.timeout(5):
+        await edge(scope, _sender(b"{}"), note)
+    assert answers == [status, None]
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:

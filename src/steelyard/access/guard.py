@@ -57,6 +57,7 @@ ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
 """All that the running product may write itself; money has its own door."""
 
 _PROVISION: Final = "Run `steelyard migrate` and log in as the role it makes"
+_DOOR: Final = "* steelyard_ledger true true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,6 @@ class GuardReport:
     """What the guard found where everything holds."""
 
     role: str
-    batches_mix_tenants: bool
-    """False where `steelyard_ledger` lacks BYPASSRLS: batches are cut by tenant, and start-up says so."""
 
 
 async def check_database(database: Database) -> GuardReport:
@@ -83,8 +82,8 @@ async def check_database(database: Database) -> GuardReport:
             check_relation(relation)
         check_tables_are_there({relation["relname"] for relation in relations})
         check_rights(login["rolname"], await store.list_rights(connection))
-        mixes = await store.ledger_bypasses_row_security(connection)
-    return GuardReport(login["rolname"], mixes)
+        check_door(may_log_in=await store.may_ledger_log_in(connection))
+    return GuardReport(login["rolname"])
 
 
 def check_login(login: asyncpg.Record) -> None:
@@ -121,7 +120,7 @@ def check_relation(relation: asyncpg.Record) -> None:
     """Refuse a table or view that could show one tenant's rows to another.
 
     Raises:
-        UnsafeDatabase: It is not known, its row security is off or not forced, or its policy is another.
+        UnsafeDatabase: It is not known, its row security is off or not forced, or its policies are others.
     """
     name = relation["relname"]
     if relation["relkind"] == "v" and relation["is_invoker"]:
@@ -144,10 +143,12 @@ def check_relation(relation: asyncpg.Record) -> None:
             remedy="Switch its row-level security on and force it, as the migrations do",
         )
     wall = f"({TENANT_TABLES[name]} = ( SELECT steelyard.current_tenant() AS current_tenant))"
-    if list(relation["policies"]) != [f"* {{0}} {wall} {wall}"]:
+    if sorted(relation["policies"]) != [f"* public {wall} {wall}", _DOOR]:
         raise UnsafeDatabase(
-            found=f"the policies of steelyard.{name} are not the one that lets a tenant see its own rows",
-            remedy="Restore the policy tenant_wall of the migrations and drop every other permissive one",
+            found=f"the policies of steelyard.{name} are not the two that let a tenant see its own rows"
+            " and steelyard_ledger all",
+            remedy="Restore the policies tenant_wall and ledger_door of the migrations and drop every other"
+            " permissive one",
         )
 
 
@@ -162,6 +163,19 @@ def check_tables_are_there(found: set[str]) -> None:
         raise UnsafeDatabase(
             found=f"the schema steelyard lacks {', '.join(missing)}",
             remedy="Run `steelyard migrate`",
+        )
+
+
+def check_door(*, may_log_in: bool) -> None:
+    """Refuse a `steelyard_ledger` that somebody could log in as: it sees every tenant's rows.
+
+    Raises:
+        UnsafeDatabase: It may log in.
+    """
+    if may_log_in:
+        raise UnsafeDatabase(
+            found="the database role 'steelyard_ledger' can log in and would see every tenant's rows",
+            remedy="Make it NOLOGIN again, as `steelyard migrate` made it",
         )
 
 

@@ -337,8 +337,10 @@ async def list_walls(connection: Connection) -> list[asyncpg.Record]:
     return await connection.fetch(
         "SELECT c.relname, c.relkind::text AS relkind, c.relrowsecurity, c.relforcerowsecurity,"
         "       coalesce(c.reloptions @> '{security_invoker=true}', false) AS is_invoker,"
-        "       ARRAY (SELECT concat_ws(' ', p.polcmd, p.polroles::text, pg_get_expr(p.polqual, c.oid),"
-        "                               pg_get_expr(p.polwithcheck, c.oid))"
+        "       ARRAY (SELECT concat_ws(' ', p.polcmd,"
+        "                               (SELECT string_agg(coalesce(quote_ident(g.rolname), 'public'), ',')"
+        "                                  FROM unnest(p.polroles) AS t (role) LEFT JOIN pg_roles g ON g.oid = t.role),"
+        "                               pg_get_expr(p.polqual, c.oid), pg_get_expr(p.polwithcheck, c.oid))"
         "                FROM pg_policy p WHERE p.polrelid = c.oid AND p.polpermissive"
         "               ORDER BY p.polname) AS policies"
         "  FROM pg_class c WHERE c.relnamespace = to_regnamespace('steelyard')"
@@ -359,9 +361,9 @@ async def list_rights(connection: Connection) -> set[tuple[str, str]]:
     return {(row["relname"], row["verb"]) for row in rows}
 
 
-async def ledger_bypasses_row_security(connection: Connection) -> bool:
-    """Say whether the role that owns the functions of money reads across tenants."""
-    bypasses: bool | None = await connection.fetchval(
-        "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'steelyard_ledger'"
+async def may_ledger_log_in(connection: Connection) -> bool:
+    """Say whether somebody could log in as the role that sees every tenant's rows."""
+    may: bool | None = await connection.fetchval(
+        "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'steelyard_ledger'"
     )
-    return bool(bypasses)
+    return bool(may)

@@ -186,9 +186,4 @@ async def _look_at_wall(url: str) -> str:
         found = await check_database(database)
     finally:
         await database.close()
-    batches = (
-        "batches may hold several tenants"
-        if found.batches_mix_tenants
-        else "batches are cut by tenant, as the server grants no BYPASSRLS"
-    )
-    return f"row-level security binds {found.role}; {batches}"
+    return f"row-level security binds {found.role}"

@@ -61,10 +61,6 @@ def migrate(
 
 def _tell(made: dict[str, object], *, is_new: bool) -> None:
     say(f"the schema is at revision {made['revision']}")
-    if not made["bypasses_row_security"]:
-        say(
-            "steelyard_ledger has no BYPASSRLS on this server: batches are cut by tenant, which is slower"
-        )
     if is_new:
         say(
             "the product logs in with this address (STEELYARD_DATABASE_URL); its password is shown only now:"
@@ -94,5 +90,4 @@ async def _migrate(url: str, login: str, password: str) -> dict[str, object]:
         "revision": made.revision,
         "login": login,
         "app_url": made.app_url,
-        "bypasses_row_security": made.bypasses_row_security,
     }

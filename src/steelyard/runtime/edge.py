@@ -34,6 +34,7 @@ from steelyard.runtime.strict_json import parse_json
 STATUS_CLIENT_GONE = 499
 REQUEST_ID_MAX = 128
 _REQUEST_ID_LETTERS = frozenset(range(0x21, 0x7F))
+_PROOFS = "/api/reconcile/"
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNCACHED = (b"cache-control", b"no-store")
 _JSON = (b"content-type", JSON)
@@ -60,6 +61,8 @@ class EdgeLimits:
     """Money and balance routes: the longest until an answer."""
     request_s: float
     """Every other route."""
+    reconcile_s: float
+    """Routes that prove all of a tenant's balances, once their body is here."""
 
 
 @dataclass(slots=True)
@@ -196,6 +199,8 @@ class Edge:
                 if body:
                     parse_json(body)
                 receive = replay(body, receive)
+            if exchange.path.startswith(_PROOFS):
+                self.deadlines.start(self.limits.reconcile_s)
             await self.inner(scope, receive, send_noted)
         except asyncio.CancelledError:
             if not self.deadlines.was_over(task) or is_started:

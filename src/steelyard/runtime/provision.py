@@ -36,8 +36,6 @@ class Provisioned:
     """What there is now."""
 
     app_url: str
-    bypasses_row_security: bool
-    """Whether batches may hold several tenants; if not they are cut by tenant."""
     revision: str
 
 
@@ -66,16 +64,14 @@ async def prepare_database(
     Raises:
         ProvisionRefused: The role may not create roles or schemas.
     """
-    bypasses = await make_roles(admin_url, login=login, password=password)
+    await make_roles(admin_url, login=login, password=password)
     revision = await migrate(admin_url, report=report)
-    return Provisioned(url_for_login(admin_url, login, password), bypasses, revision)
+    return Provisioned(url_for_login(admin_url, login, password), revision)
 
 
-async def make_roles(admin_url: str, *, login: str, password: str) -> bool:
+async def make_roles(admin_url: str, *, login: str, password: str) -> None:
     """Create the roles, the product's login and the empty schema where they are missing.
 
-    Returns:
-        Whether `steelyard_ledger` bypasses row-level security.
     Raises:
         ProvisionRefused: The role may not create roles or schemas.
     """
@@ -89,14 +85,10 @@ async def make_roles(admin_url: str, *, login: str, password: str) -> bool:
             )
             await connection.execute("GRANT USAGE, CREATE ON SCHEMA steelyard TO steelyard_ledger")
             await connection.execute("GRANT USAGE ON SCHEMA steelyard TO steelyard_app")
-        bypasses: bool = await connection.fetchval(
-            "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'steelyard_ledger'"
-        )
     except asyncpg.InsufficientPrivilegeError as error:
         raise ProvisionRefused(needed=str(error)) from error
     finally:
         await connection.close(timeout=5)
-    return bypasses
 
 
 def url_for_login(admin_url: str, login: str, password: str) -> str:
@@ -113,24 +105,33 @@ async def _create_roles(connection: Connection, login: str, password: str) -> No
     for role in GROUPS:
         if role not in existing:
             await connection.execute(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER")
-    if "steelyard_ledger" not in existing:
-        try:
-            async with connection.transaction():
-                await connection.execute("ALTER ROLE steelyard_ledger BYPASSRLS")
-        except asyncpg.InsufficientPrivilegeError:
-            pass  # the caller is told by `bypasses_row_security`; batches are cut by tenant then
     admin = await connection.fetchval("SELECT current_user")
     is_superuser = await connection.fetchval(
         "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
     )
-    # The owner hands its functions to steelyard_ledger, and must be a member to do so.
-    await connection.execute("GRANT steelyard_ledger TO steelyard_owner")
+    await _make_owner_a_member(connection)
     if not is_superuser:
         await connection.execute(f'GRANT steelyard_owner TO "{admin}"')
     name = '"' + login.replace('"', '""') + '"'
     secret = "'" + password.replace("'", "''") + "'"
+    # A new role has no other attribute; to name NOCREATEDB again takes CREATEDB since PostgreSQL 16.
     verb = "ALTER" if login in existing else "CREATE"
-    await connection.execute(
-        f"{verb} ROLE {name} LOGIN NOCREATEDB NOCREATEROLE INHERIT PASSWORD {secret}"
-    )
+    await connection.execute(f"{verb} ROLE {name} LOGIN INHERIT PASSWORD {secret}")
     await connection.execute(f"GRANT steelyard_app TO {name}")
+
+
+async def _make_owner_a_member(connection: Connection) -> None:
+    """Let steelyard_owner hand its functions to steelyard_ledger without having that role's rights.
+
+    What it inherited, the policies of steelyard_ledger would show it: every tenant's rows.
+    """
+    if await connection.fetchval(
+        "SELECT rolinherit FROM pg_roles WHERE rolname = 'steelyard_owner'"
+    ):
+        await connection.execute("ALTER ROLE steelyard_owner NOINHERIT")
+    # Since PostgreSQL 16 it is the membership that says what is inherited.
+    is_said_here = connection.get_server_version().major >= 16
+    await connection.execute(
+        "GRANT steelyard_ledger TO steelyard_owner"
+        + (" WITH INHERIT FALSE" if is_said_here else "")
+    )

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     request_deadline_ms: int = Field(
         10_000, ge=100, description="Longest a request may take in all."
     )
+    reconcile_deadline_ms: int = Field(
+        600_000, ge=100, description="Longest a request to prove balances may take in all."
+    )
     hold_sweep_interval_ms: int = Field(
         1_000, ge=10, description="How often holds whose time is over are released."
     )

@@ -41,9 +41,7 @@ async def refusal(database: Database) -> str:
 
 
 async def test_provisioned_database_passes(database: Database) -> None:
-    report = await check_database(database)
-    assert report.role == LOGIN
-    assert report.batches_mix_tenants is True
+    assert (await check_database(database)).role == LOGIN
 
 
 async def test_superuser_is_refused(fresh: FreshDatabase) -> None:
@@ -78,6 +76,16 @@ async def test_owner_of_a_table_is_refused(fresh: FreshDatabase) -> None:
         await admin.execute("ALTER TABLE steelyard.topup OWNER TO steelyard_owner")
 
 
+async def test_ledger_that_can_log_in_is_refused(database: Database, fresh: FreshDatabase) -> None:
+    async with behind_the_wall(fresh.admin_url) as admin:
+        await admin.execute("ALTER ROLE steelyard_ledger LOGIN")
+        try:
+            assert "'steelyard_ledger' can log in" in await refusal(database)
+        finally:
+            await admin.execute("ALTER ROLE steelyard_ledger NOLOGIN")
+    await check_database(database)
+
+
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
@@ -85,6 +93,16 @@ async def test_owner_of_a_table_is_refused(fresh: FreshDatabase) -> None:
         ("ALTER TABLE steelyard.change DISABLE ROW LEVEL SECURITY", "change does not force"),
         ("DROP POLICY tenant_wall ON steelyard.app_user", "policies of steelyard.app_user"),
         ("CREATE POLICY also ON steelyard.hold USING (true)", "policies of steelyard.hold"),
+        ("DROP POLICY ledger_door ON steelyard.hold", "policies of steelyard.hold"),
+        ("ALTER POLICY ledger_door ON steelyard.hold TO PUBLIC", "policies of steelyard.hold"),
+        (
+            "ALTER POLICY ledger_door ON steelyard.hold TO steelyard_ledger, steelyard_app",
+            "policies of steelyard.hold",
+        ),
+        (
+            "ALTER POLICY ledger_door ON steelyard.hold USING (amount > 0)",
+            "policies of steelyard.hold",
+        ),
         (
             "ALTER POLICY tenant_wall ON steelyard.account USING (true)",
             "policies of steelyard.account",

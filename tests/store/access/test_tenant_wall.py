@@ -12,7 +12,7 @@ from steelyard.core.ids import DEFAULT_TENANT, TenantId, UserId
 from steelyard.runtime.database import Connection, Database, UnitOfWork
 from tests.store.access.access_kit import ACME, ZETA, admin_of, behind_the_wall
 from tests.unit.access.token_kit import NOW
-from tests.world import FreshDatabase, World
+from tests.world import LOGIN, FreshDatabase, World
 
 MONEY_TABLES = ("account", "change", "operation", "hold", "book", "tenant")
 
@@ -71,6 +71,39 @@ async def test_without_a_tenant_no_table_shows_a_row(filled: Database) -> None:
         async with filled.unit_of_work(ACME):
             pass
         assert await filled.fetchval(f"SELECT count(*) FROM steelyard.{table}") == 0, table
+
+
+async def test_the_owner_of_the_tables_sees_no_row_without_a_tenant(
+    filled: Database, fresh: FreshDatabase
+) -> None:
+    async with behind_the_wall(fresh.admin_url) as admin:
+        await admin.execute("SET ROLE steelyard_owner")
+        for table in TENANT_TABLES:
+            assert await admin.fetchval(f"SELECT count(*) FROM steelyard.{table}") == 0, table
+
+
+async def test_the_ledgers_role_sees_every_tenant(filled: Database, fresh: FreshDatabase) -> None:
+    async with behind_the_wall(fresh.admin_url) as admin:
+        counts = {table: await count_by_tenant(admin, table) for table in FILLED}
+        await admin.execute("SET ROLE steelyard_ledger")
+        for table in FILLED:
+            assert await count_by_tenant(admin, table) == counts[table], table
+            assert counts[table].keys() == {"acme", "zeta"}, table
+
+
+async def test_nobody_has_the_ledgers_rights_by_membership(fresh: FreshDatabase) -> None:
+    async with behind_the_wall(fresh.admin_url) as admin:
+        found = await admin.fetch(
+            "SELECT r.rolname::text AS role, pg_has_role(r.oid, 'steelyard_ledger', 'MEMBER') AS is_member,"
+            "       pg_has_role(r.oid, 'steelyard_ledger', 'USAGE') AS inherits"
+            "  FROM pg_roles r WHERE r.rolname = ANY ($1) ORDER BY 1",
+            ["steelyard_app", "steelyard_owner", LOGIN],
+        )
+    assert [tuple(row) for row in found] == [
+        ("steelyard_app", False, False),
+        ("steelyard_owner", True, False),
+        (LOGIN, False, False),
+    ]
 
 
 async def test_every_table_of_the_schema_is_tried_here(fresh: FreshDatabase) -> None:
@@ -148,8 +181,12 @@ async def test_the_audit_record_cannot_be_changed(
             await admin.execute(statement)
 
 
-async def test_the_product_cannot_become_a_stronger_role(filled: Database) -> None:
-    for role in ("steelyard_owner", "steelyard_ledger", "postgres"):
+async def test_the_product_cannot_become_a_stronger_role(
+    filled: Database, fresh: FreshDatabase
+) -> None:
+    async with behind_the_wall(fresh.admin_url) as admin:
+        administrator = await admin.fetchval("SELECT quote_ident(session_user)")
+    for role in ("steelyard_owner", "steelyard_ledger", administrator):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             async with filled.unit_of_work(ACME) as uow:
                 await uow.execute(f"SET ROLE {role}")

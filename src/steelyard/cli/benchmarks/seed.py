@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from steelyard.balances.store import create_tenant, open_book
+from steelyard.access.tenants import create_tenant
+from steelyard.balances.store import open_book
 from steelyard.cli.benchmarks.callers import Keys, Report
 from steelyard.cli.benchmarks.errors import BenchmarkUnsound
 from steelyard.cli.benchmarks.place import BenchDatabase

@@ -1,7 +1,8 @@
 -- Tables of the foundation: who asks, whose money, every numbered step of it.
 -- Three roles stand behind every row (docs/decisions/0001):
 --   steelyard_owner   owns schema and tables, used by migrations only
---   steelyard_ledger  owns the functions that write money; the only role that may
+--   steelyard_ledger  owns the functions that write money; the only role that may, and the only one that sees
+--                     every tenant's rows (docs/decisions/0008); nobody logs in as it or inherits from it
 --   steelyard_app     what the running product is: reads under row-level security, writes no money table
 
 CREATE FUNCTION steelyard.current_tenant() RETURNS text
@@ -193,6 +194,7 @@ BEGIN
         -- The scalar sub-select is evaluated once a query, not once a row.
         EXECUTE format('CREATE POLICY tenant_wall ON steelyard.%I USING (%I = (SELECT steelyard.current_tenant())) '
                        'WITH CHECK (%I = (SELECT steelyard.current_tenant()))', v_table, v_column, v_column);
+        EXECUTE format('CREATE POLICY ledger_door ON steelyard.%I TO steelyard_ledger USING (true) WITH CHECK (true)', v_table);
     END LOOP;
 END $$;
 

@@ -18,6 +18,7 @@ CREATE TABLE steelyard.checkpoint (
 ALTER TABLE steelyard.checkpoint ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_wall ON steelyard.checkpoint USING (tenant_id = (SELECT steelyard.current_tenant()))
     WITH CHECK (tenant_id = (SELECT steelyard.current_tenant()));
+CREATE POLICY ledger_door ON steelyard.checkpoint TO steelyard_ledger USING (true) WITH CHECK (true);
 GRANT SELECT ON steelyard.checkpoint TO steelyard_app;
 GRANT SELECT, INSERT, UPDATE ON steelyard.checkpoint TO steelyard_ledger;
 GRANT DELETE ON steelyard.hold TO steelyard_ledger;  -- a hold without its change, removed by a fix
@@ -432,13 +433,13 @@ END $$;
 DO $$
 DECLARE v_function regprocedure;
 BEGIN
-    FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'steelyard'::regnamespace
-                         AND p.proname IN ('fix_accounts', 'advance_checkpoints', 'rebuild_holds', 'write_checkpoint') LOOP
-        EXECUTE format('ALTER FUNCTION %s OWNER TO steelyard_ledger', v_function);
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
-    END LOOP;
     REVOKE ALL ON FUNCTION steelyard.restore_change(text, bigint, bigint) FROM PUBLIC;
     GRANT EXECUTE ON FUNCTION steelyard.restore_change(text, bigint, bigint) TO steelyard_ledger;
     GRANT EXECUTE ON FUNCTION steelyard.fix_accounts(timestamptz, text, bigint[], boolean, text, text, text),
                               steelyard.advance_checkpoints(timestamptz, text, bigint[]) TO steelyard_app;
+    FOR v_function IN SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'steelyard'::regnamespace
+                         AND p.proname IN ('fix_accounts', 'advance_checkpoints', 'rebuild_holds', 'write_checkpoint') LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+        EXECUTE format('ALTER FUNCTION %s OWNER TO steelyard_ledger', v_function);
+    END LOOP;
 END $$;
