@@ -138,6 +138,13 @@ BEGIN
         END LOOP;
     END IF;
 
+    IF n > 1 AND (SELECT count(DISTINCT (u.tenant, u.key)) FROM unnest(p_tenant, p_key) AS u (tenant, key)) < n THEN
+        SELECT array_agg(s.first ORDER BY s.i) INTO v_first
+          FROM (SELECT u.i, min(u.i) OVER (PARTITION BY u.tenant, u.key) AS first
+                  FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)) s;
+        v_accepted := array_fill(0, ARRAY[n]);
+    END IF;
+
     -- 1. Lock, in id order. The rows come back as they are once the lock is held.
     SELECT array_agg(l.id), array_agg(l.tenant_id), array_agg(l.user_id), array_agg(l.currency), array_agg(l.posted),
            array_agg(l.held), array_agg(l.floor), array_agg(l.seq), array_agg(l.head), array_agg(l.total_recharged),
@@ -173,13 +180,6 @@ BEGIN
             r_counter_seq[i] := v_found.contra_seq;
         END IF;
     END LOOP;
-    IF n > 1 AND (SELECT count(DISTINCT (u.tenant, u.key)) FROM unnest(p_tenant, p_key) AS u (tenant, key)) < n THEN
-        SELECT array_agg(s.first ORDER BY s.i) INTO v_first
-          FROM (SELECT u.i, min(u.i) OVER (PARTITION BY u.tenant, u.key) AS first
-                  FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)) s;
-        v_accepted := array_fill(0, ARRAY[n]);
-    END IF;
-
     -- 3. Decide, in arrival order.
     FOR i IN 1..n LOOP
         CONTINUE WHEN r_outcome[i] IS NOT NULL;
