@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from steelyard.access.model import ApiKey
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(add_completion=False, help="Make, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, help="Make, list and revoke API keys.", no_args_is_help=True
+)
 
 KEYS_SHOWN = 1_000
 
