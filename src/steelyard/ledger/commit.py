@@ -29,8 +29,8 @@ CALL_DEADLINE_S = 5.0
 LOCK_WAIT_MS = 250
 RECONNECT_PAUSE_S = 0.1
 LANES = 2
-SHARE_LEAST = 16
-"""Fewer requests than this are not split between lanes: a batch has a price of its own."""
+SHARE_LEAST = 32
+"""A second batch is sent beside another only if it is this large: a batch has a price of its own."""
 SLOW_LANES = 8
 RACE_RETRIES = 3
 
@@ -175,7 +175,7 @@ class GroupCommit:
     def _send_batches(self) -> None:
         """Share what waits between the free lanes."""
         self._is_called = False
-        while self._idle and self._waiting:
+        while self._idle and self._waiting and (not self._busy or self._waiting >= SHARE_LEAST):
             share = max(SHARE_LEAST, -(-self._waiting // len(self._idle)))
             batch = self._take(min(share, BATCH_LIMIT))
             if batch:
