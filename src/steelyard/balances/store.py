@@ -240,6 +240,17 @@ async def load_balances(
     return [balance_of(row) for row in rows]
 
 
+async def load_currencies(uow: UnitOfWork, first: int, last: int) -> list[tuple[AccountId, str]]:
+    """Return each of the tenant's accounts whose id lies from `first` to `last`, with its currency code."""
+    rows = await uow.fetch(
+        "SELECT id, currency FROM steelyard.account WHERE tenant_id = $1 AND id BETWEEN $2 AND $3",
+        uow.tenant,
+        first,
+        last,
+    )
+    return [(AccountId(row["id"]), row["currency"]) for row in rows]
+
+
 async def find_primary_account(
     database: Database, tenant: TenantId, user: UserId
 ) -> AccountId | None:
