@@ -1,5 +1,6 @@
 """The lock files: complete, hashed, one a superset of the other, and without any address."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -62,3 +63,26 @@ def test_every_direct_dependency_has_a_floor_and_a_pin_at_or_above_it(
         assert [one.operator for one in requirement.specifier] == [">="], requirement
         version = pins[canonicalize_name(requirement.name)].removeprefix("==")
         assert requirement.specifier.contains(version), requirement
+
+
+NPM_FOLDER = ROOT / "tests" / "browser"
+
+
+def test_npm_lock_pins_every_client_with_a_hash_and_holds_no_address() -> None:
+    package = json.loads((NPM_FOLDER / "package.json").read_text(encoding="utf-8"))
+    text = (NPM_FOLDER / "package-lock.json").read_text(encoding="utf-8")
+    assert re.findall(r"resolved|registry|/home/|/work|\.tgz", text) == []
+    locked = json.loads(text)["packages"]
+    wanted = package["dependencies"]
+    assert locked.pop("")["dependencies"] == wanted
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    for name, entry in locked.items():
+        assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+[0-9a-z.-]*", entry["version"]), name
+        assert entry["integrity"].startswith("sha512-"), name
+
+
+def test_npm_is_told_to_leave_addresses_out_of_the_lock_and_to_run_no_scripts() -> None:
+    told = (NPM_FOLDER / ".npmrc").read_text(encoding="utf-8").splitlines()
+    assert "omit-lockfile-registry-resolved=true" in told
+    assert "ignore-scripts=true" in told
+    assert [line for line in told if "registry=" in line or "//" in line or "_auth" in line] == []
