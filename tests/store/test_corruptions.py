@@ -191,7 +191,7 @@ async def test_cached_balance_that_differs_is_found_and_dropped(world: World) ->
     from steelyard.runtime.cache import CachedBalance
 
     account = await world.open_account(10_000)
-    world.cache.forget(DEFAULT_TENANT, account)
+    await world.cache.forget(DEFAULT_TENANT, [account])
     world.cache.set_if_newer(DEFAULT_TENANT, account, CachedBalance(10_001, 2, 1))
     report = await reconcile_of(world).verify_and_fix()
     [found] = report.details

@@ -55,7 +55,7 @@ class BalanceReader:
 
     async def read_cached(self, tenant: TenantId, account: AccountId) -> tuple[CachedBalance, bool]:
         """Return the available balance and whether the cache had it; a miss fills the cache."""
-        held = self.cache.get(tenant, account)
+        held = await self.cache.get(tenant, account)
         if held is not None:
             return held, True
         balance = await self.read(tenant, account)

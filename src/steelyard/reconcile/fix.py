@@ -76,7 +76,7 @@ async def fix_found(
 ) -> None:
     """Repair what a report found, and bring the report up to date."""
     accounts = sorted({one.account for one in report.details if one.account is not None})
-    forget_cached(scope, accounts)
+    await forget_cached(scope, accounts)
     for chunk in chunks_of(accounts, FIX_AT_ONCE):
         report.touched += await fix_accounts(scope, repairs, chunk, witnesses=True)
         progress("fix", len(report.touched), len(accounts))
@@ -105,7 +105,7 @@ async def fix_accounts(
             now=now,
             request_id=repairs.request_id,
         )
-    forget_cached(scope, [one.account for one in touched])
+    await forget_cached(scope, [one.account for one in touched])
     if repairs.bus is not None:
         for one in touched:
             if one.outcome is FixOutcome.FIXED:
@@ -113,11 +113,10 @@ async def fix_accounts(
     return touched
 
 
-def forget_cached(scope: Scope, accounts: Iterable[AccountId]) -> None:
+async def forget_cached(scope: Scope, accounts: Sequence[AccountId]) -> None:
     """Drop cached balances; the next read asks the database."""
-    if scope.cache is not None:
-        for account in accounts:
-            scope.cache.forget(scope.tenant, account)
+    if scope.cache is not None and accounts:
+        await scope.cache.forget(scope.tenant, accounts)
 
 
 def _event_of(scope: Scope, fixed: Fixed, now: datetime) -> BalanceEvent:

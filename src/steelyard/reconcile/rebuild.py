@@ -30,7 +30,7 @@ async def rebuild_all(
         if not page:
             break
         report.touched += await fix_accounts(scope, repairs, page, witnesses=False)
-        forget_cached(scope, page)
+        await forget_cached(scope, page)
         last, done = page[-1], done + len(page)
         progress(f"rebuild, up to account {last}", done, report.accounts)
     async with scope.database.unit_of_work(scope.tenant) as uow:

@@ -133,13 +133,12 @@ async def check_cache(
     found: list[Discrepancy] = []
     after = 0
     while True:
-        async with scope.database.unit_of_work(scope.tenant) as uow:
-            page = (
-                accounts
-                if accounts is not None
-                else await examine.list_account_ids(uow, after=after)
-            )
-            found += await _compare_cached(uow, scope.cache, page)
+        if accounts is not None:
+            page = accounts
+        else:
+            async with scope.database.unit_of_work(scope.tenant) as uow:
+                page = await examine.list_account_ids(uow, after=after)
+        found += await _compare_cached(scope, scope.cache, page)
         if not page or accounts is not None:
             return found
         after = page[-1]
@@ -147,17 +146,18 @@ async def check_cache(
 
 
 async def _compare_cached(
-    uow: UnitOfWork, cache: BalanceCache, accounts: Sequence[AccountId]
+    scope: Scope, cache: BalanceCache, accounts: Sequence[AccountId]
 ) -> list[Discrepancy]:
-    held = {one: kept for one in accounts if (kept := cache.get(uow.tenant, one)) is not None}
+    held = await cache.get_many(scope.tenant, accounts)
     places = [(one, kept.seq) for one, kept in held.items() if kept.seq > 0]
     if not places:
         return []
-    rows = await examine.list_balances_at(uow, places)
+    async with scope.database.unit_of_work(scope.tenant) as uow:
+        rows = await examine.list_balances_at(uow, places)
     return [
         Discrepancy(
             fault=Fault.CACHE,
-            tenant=uow.tenant,
+            tenant=scope.tenant,
             account=account,
             user=row["user_id"],
             currency=row["currency"],
