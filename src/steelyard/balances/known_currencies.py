@@ -6,8 +6,8 @@ Accounts are opened one after the other, so a million of them are known after a 
 
 import asyncio
 import math
-from array import array
-from typing import Final, TypeAlias
+import sys
+from typing import Final
 
 from steelyard.access.recent import Recent
 from steelyard.balances.read import BalanceReader
@@ -17,12 +17,12 @@ from steelyard.core.ids import AccountId, TenantId
 
 BLOCK_BITS: Final = 10
 BLOCK_MASK: Final = (1 << BLOCK_BITS) - 1
-BLOCKS_MAX: Final = 10_000
-"""Blocks of 1,024 ids and 2 kB each; the one unused for longest leaves."""
+BLOCKS_MAX: Final = 5_000
+"""Blocks of 1,024 ids and 8 kB each; the one unused for longest leaves."""
 DEADLINE_S: Final = 2.5
 
-Block: TypeAlias = "array[int]"
-"""For each id of a block: where its code stands in `_codes`; 0 where none is known."""
+Block = list[str | None]
+"""The code of each id of a block; None where none is known."""
 
 
 class KnownCurrencies:
@@ -30,7 +30,6 @@ class KnownCurrencies:
 
     def __init__(self, reader: BalanceReader) -> None:
         self._reader = reader
-        self._codes = [""]
         self._blocks: Recent[tuple[TenantId, int], Block] = Recent(
             reader.clock, math.inf, BLOCKS_MAX
         )
@@ -47,11 +46,11 @@ class KnownCurrencies:
         block = (
             await self._blocks.get(place, lambda: self._load(place)) if known is None else known[0]
         )
-        number = block[account & BLOCK_MASK]
-        if number == 0:  # opened since, or there is none
-            code = (await self._reader.read(tenant, account)).currency.code
-            number = block[account & BLOCK_MASK] = self._number_of(code)
-        return self._codes[number]
+        code = block[account & BLOCK_MASK]
+        if code is None:  # opened since, or there is none
+            code = sys.intern((await self._reader.read(tenant, account)).currency.code)
+            block[account & BLOCK_MASK] = code
+        return code
 
     async def _load(self, place: tuple[TenantId, int]) -> Block:
         tenant, first = place[0], place[1] << BLOCK_BITS
@@ -63,12 +62,7 @@ class KnownCurrencies:
                 found = await load_currencies(uow, first, first + BLOCK_MASK)
         except TimeoutError:
             raise DatabaseUnavailable(doing="reading currencies") from None
-        block = array("H", bytes(2 << BLOCK_BITS))
+        block: Block = [None] * (BLOCK_MASK + 1)
         for account, code in found:
-            block[account & BLOCK_MASK] = self._number_of(code)
+            block[account & BLOCK_MASK] = sys.intern(code)
         return block
-
-    def _number_of(self, code: str) -> int:
-        if code not in self._codes:
-            self._codes.append(code)
-        return self._codes.index(code)
