@@ -37,6 +37,7 @@ EXCEPTIONS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "relay_position": "how far the relay has read; one row for the whole installation",
         "alembic_version": "the schema's revision",
+        "installation": "the key that signs hints between processes; one row for the whole installation",
     }
 )
 """Each table that holds no tenant's rows, and why."""
