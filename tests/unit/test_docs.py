@@ -22,7 +22,7 @@ from steelyard.core.errors import SteelyardError
 from steelyard.runtime.bus import BalanceEvent
 from steelyard.runtime.metrics import Figures
 from steelyard.runtime.problems import MEANINGS
-from steelyard.runtime.settings import Settings
+from steelyard.runtime.settings import Settings, environment_name
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -53,7 +53,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_every_setting_is_documented_with_its_default_and_none_is_made_up() -> None:
     text = text_of("settings.md")
-    fields = {f"STEELYARD_{name}".upper(): one for name, one in Settings.model_fields.items()}
+    fields = {environment_name(name): one for name, one in Settings.model_fields.items()}
     elsewhere = {*OTHER_NAMES, "STEELYARD_ADMIN_DATABASE_URL", "STEELYARD_APP_PASSWORD"}
     assert first_cells(text) == fields.keys() | elsewhere
     for name, field in fields.items():

@@ -37,14 +37,13 @@ def list_settings() -> list[dict[str, str]]:
     Raises:
         pydantic.ValidationError: A value in the environment is not acceptable.
     """
-    from steelyard.runtime.settings import load_settings
+    from steelyard.runtime.settings import environment_name, load_settings
 
     settings = load_settings()
-    prefix = str(settings.model_config.get("env_prefix", ""))
     in_environment = {name.upper() for name in os.environ}
     rows = []
     for field, about in type(settings).model_fields.items():
-        name, value = f"{prefix}{field}".upper(), getattr(settings, field)
+        name, value = environment_name(field), getattr(settings, field)
         rows.append(
             {
                 "name": name,

@@ -162,6 +162,11 @@ def leave(code: ExitCode) -> NoReturn:
     raise typer.Exit(int(code))
 
 
+def _environment_name(location: tuple[int | str, ...]) -> str:
+    name = "_".join(map(str, location)).upper()
+    return name if name.startswith("QUEUE_REDIS_") else f"STEELYARD_{name}"
+
+
 def _wants_traceback() -> bool:
     return os.environ.get("STEELYARD_LOG_LEVEL", "").lower() == "debug"
 
@@ -180,7 +185,7 @@ def _settings_problem(error: Exception) -> str | None:
     if not isinstance(error, ValidationError) or error.title != "Settings":
         return None
     wrong = [
-        f"STEELYARD_{'_'.join(map(str, one['loc'])).upper()}: {one['msg'].lower()}"
+        f"{_environment_name(one['loc'])}: {one['msg'].lower()}"
         for one in error.errors(include_input=False, include_url=False)
     ]
     return f"{'; '.join(wrong)}. `steelyard config` shows every setting"

@@ -1,19 +1,60 @@
 """Settings: environment over defaults. Every one is named in docs/reference/settings.md; a test reads both."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import quote
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """What one process runs with. The environment name is the field in capitals after `STEELYARD_`."""
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
-    model_config = SettingsConfigDict(env_prefix="STEELYARD_", extra="ignore", frozen=True)
+
+def _check_redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(REDIS_SCHEMES):
+        raise ValueError(f"must begin with {', '.join(REDIS_SCHEMES)}")
+    return url
+
+
+class Settings(BaseSettings):
+    """What one process runs with.
+
+    The environment name is the field in capitals after `STEELYARD_`, or the alias where one is given: a name that
+    programs of the reference use.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="STEELYARD_",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
 
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL to use instead of the embedded one."
+    )
+    redis_url: Annotated[SecretStr, AfterValidator(_check_redis_url)] | None = Field(
+        None, description="Redis or Valkey for cache and channel: redis://, rediss:// or unix://."
+    )
+    queue_redis_host: str | None = Field(
+        None,
+        validation_alias="QUEUE_REDIS_HOST",
+        description="Host of the Redis to use; localhost if another QUEUE_REDIS name is set.",
+    )
+    queue_redis_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        validation_alias="QUEUE_REDIS_PORT",
+        description="Its port; 6379 if another QUEUE_REDIS name is set.",
+    )
+    queue_redis_password: SecretStr | None = Field(
+        None, validation_alias="QUEUE_REDIS_PASSWORD", description="Its password."
+    )
+    queue_redis_db: int | None = Field(
+        None, ge=0, validation_alias="QUEUE_REDIS_DB", description="Its database number."
     )
     data_dir: Path = Field(
         Path(".steelyard"), description="Folder of everything that outlives the process."
@@ -70,6 +111,24 @@ class Settings(BaseSettings):
     sentry_dsn: SecretStr | None = Field(
         None, description="Where errors are reported; nowhere if unset."
     )
+
+    @property
+    def redis_address(self) -> SecretStr | None:
+        """The Redis to use: STEELYARD_REDIS_URL, else what the QUEUE_REDIS names say if one is set, else none."""
+        host, port = self.queue_redis_host, self.queue_redis_port
+        password, number = self.queue_redis_password, self.queue_redis_db
+        if self.redis_url is not None or not (host or port or password or number is not None):
+            return self.redis_url
+        sign_in = f":{quote(password.get_secret_value(), safe='')}@" if password else ""
+        host = host or "localhost"
+        name = f"[{host}]" if ":" in host else host
+        return SecretStr(f"redis://{sign_in}{name}:{port or 6379}/{number or 0}")
+
+
+def environment_name(field: str) -> str:
+    """Return the environment name of a field of `Settings`."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else f"STEELYARD_{field}".upper()
 
 
 def load_settings() -> Settings:
