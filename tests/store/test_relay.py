@@ -96,3 +96,68 @@ async def test_both_sides_of_a_transfer_name_the_same_transaction(world: World) 
         (a, sent.transaction),
         (b, sent.transaction),
     }
+
+
+async def test_what_another_process_tells_within_a_turn_is_not_said_again(world: World) -> None:
+    heard: list[BalanceEvent] = []
+    bus = InProcessBus()
+    bus.subscribe(heard.append)
+    relay = Relay(world.database, bus, world.clock, waits_a_turn=True)
+    bus.subscribe(relay.confirm)
+    await relay.run_once()
+    told, untold = await world.open_account(100), await world.open_account(100)
+    await relay.run_once()
+    assert heard == []
+    [hint] = [event for event in world.heard.events if event.account == told]
+    bus.publish_foreign(hint)
+    await relay.run_once()
+    assert [event.account for event in heard] == [told, untold]
+    assert relay.published == 1
+
+
+async def test_a_relay_that_waits_keeps_only_a_position_before_which_all_has_been_told(
+    world: World,
+) -> None:
+    heard: list[BalanceEvent] = []
+    bus, has_left = InProcessBus(), False
+    bus.subscribe(heard.append)
+
+    def relay() -> Relay:
+        return Relay(
+            world.database,
+            bus,
+            world.clock,
+            "bus",
+            waits_a_turn=True,
+            is_told_since=lambda _: has_left,
+        )
+
+    first = relay()
+    await first.run_once()
+    await world.open_account(100)
+    for _ in range(3):
+        await first.run_once()
+    assert len(heard) == 1
+    second = relay()  # the first was killed before the event had left its process
+    for _ in range(2):
+        await second.run_once()
+    assert [event.seq for event in heard] == [1, 1]
+    has_left = True
+    for _ in range(3):
+        await second.run_once()
+    third = relay()
+    for _ in range(2):
+        await third.run_once()
+    assert [event.seq for event in heard] == [1, 1]
+
+
+async def test_a_position_beyond_the_horizon_is_not_believed(world: World) -> None:
+    heard: list[BalanceEvent] = []
+    await world.database.fetch(
+        "INSERT INTO steelyard.relay_position (name, xid) VALUES ('bus', '900000000000'::xid8)"
+    )
+    relay = relay_on(world, heard, name="bus")  # as in a database restored to another server
+    await relay.run_once()
+    await world.open_account(100)
+    await relay.run_once()
+    assert len(heard) == 1

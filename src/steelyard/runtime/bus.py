@@ -1,7 +1,7 @@
 """The bus: who hears of a committed change.
 
-In process here; Redis joins with the live gateway. A bus is a hint, never the record: a message may be
-lost, and whoever listens heals by `seq` from the journal. Publishing never waits and never fails.
+In process here; `steelyard.runtime.redis` carries events between processes. A bus is a hint, never the record: a
+message may be lost, and whoever listens heals by `seq` from the journal. Publishing never waits and never fails.
 """
 
 from collections import deque
@@ -60,26 +60,46 @@ class InProcessBus:
 
     failures: int = 0
     published: int = 0
+    heard: int = 0
+    """Of other processes."""
     _listeners: list[Listener] = field(default_factory=list)
+    _own_listeners: list[Listener] = field(default_factory=list)
 
     def publish(self, event: BalanceEvent) -> None:
         """Call every listener."""
         self.published += 1
-        for listener in tuple(self._listeners):
+        self._call(self._listeners, event)
+        self._call(self._own_listeners, event)
+
+    def publish_foreign(self, event: BalanceEvent) -> None:
+        """Call every listener but those of `subscribe_own`: another process published it already."""
+        self.heard += 1
+        self._call(self._listeners, event)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener."""
+        return _add(self._listeners, listener)
+
+    def subscribe_own(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener that hears, after the others, only what this process publishes: it tells other processes."""
+        return _add(self._own_listeners, listener)
+
+    def _call(self, listeners: list[Listener], event: BalanceEvent) -> None:
+        for listener in tuple(listeners):
             try:
                 listener(event)
             except Exception:  # one listener must not silence the others; counted
                 self.failures += 1
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Add a listener."""
-        self._listeners.append(listener)
 
-        def stop() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+def _add(listeners: list[Listener], listener: Listener) -> Callable[[], None]:
+    listeners.append(listener)
 
-        return stop
+    def stop() -> None:
+        if listener in listeners:
+            listeners.remove(listener)
+
+    return stop
 
 
 @dataclass(slots=True)
