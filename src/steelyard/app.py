@@ -50,6 +50,7 @@ from steelyard.runtime.openapi import compose
 from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
 from steelyard.runtime.settings import Settings, load_settings
+from steelyard.runtime.whole_answers import WholeAnswers
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
@@ -313,7 +314,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
     """Return what `uvicorn.Config` is given beside the application: ours is the only access log."""
     return {
         "host": settings.host,
-        "http": "httptools",
+        "http": WholeAnswers,
         "loop": "uvloop",
         "ws_per_message_deflate": False,
         "access_log": False,

@@ -30,6 +30,7 @@ from steelyard.runtime.request_body import (
     replay,
 )
 from steelyard.runtime.strict_json import parse_json
+from steelyard.runtime.whole_answers import EXTENSION, SendWhole
 
 STATUS_CLIENT_GONE = 499
 REQUEST_ID_MAX = 128
@@ -38,6 +39,10 @@ _PROOFS = "/api/reconcile/"
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _UNCACHED = (b"cache-control", b"no-store")
 _JSON = (b"content-type", JSON)
+_PLAIN_HEAD = (
+    b"content-length: %d\r\nx-request-id: %b\r\nx-content-type-options: nosniff\r\n"
+    b"cache-control: no-store\r\ncontent-type: application/json\r\n"
+)
 _log = structlog.get_logger()
 
 
@@ -126,7 +131,8 @@ class Edge:
                 )
                 answer = await self._handle(exchange, found[0], request, (headers, receive))
                 exchange.principal = request.principal
-                await _send(exchange, answer, send)
+                if answer.headers or not _send_whole(exchange, answer, scope):
+                    await _send(exchange, answer, send)
         except ClientGone:
             exchange.status = STATUS_CLIENT_GONE
         finally:
@@ -256,6 +262,16 @@ class Edge:
             ),
             time.time(),
         )
+
+
+def _send_whole(exchange: _Exchange, answer: Answer, scope: Scope) -> bool:
+    """Send an answer without headers of its own in one piece, where the server can do that."""
+    send: SendWhole | None = scope.get("extensions", {}).get(EXTENSION)
+    if send is None:
+        return False
+    exchange.status = answer.status
+    body = answer.body
+    return send(answer.status, _PLAIN_HEAD % (len(body), exchange.request_id.encode()), body)
 
 
 async def _send(exchange: _Exchange, answer: Answer, send: Send) -> None:

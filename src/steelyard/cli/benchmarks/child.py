@@ -8,6 +8,7 @@ import json
 import socket
 import sys
 import threading
+from importlib import import_module
 from typing import Any
 
 import uvicorn
@@ -22,18 +23,19 @@ def main() -> None:
     """Serve what the plan says until stdin ends."""
     plan = json.loads(sys.stdin.readline())
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server = uvicorn.Server(server_config(_build(plan)))
+    config = {PRODUCT: product_config, PEER: server_config}[plan["side"]]
+    server = uvicorn.Server(config(_build(plan)))
     threading.Thread(target=_end_with_stdin, args=(server,), daemon=True).start()
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     run_in_loop(server.serve(sockets=[listening]), wants_uvloop=True)
 
 
-def server_config(application: Any) -> uvicorn.Config:
-    """Return the same server for every side."""
+def server_config(application: Any, *, http: Any = "httptools") -> uvicorn.Config:
+    """Return the same server for every side; `http` is uvicorn's protocol, or the product's own."""
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=http,
         access_log=False,
         log_config=None,
         server_header=False,
@@ -44,6 +46,14 @@ def server_config(application: Any) -> uvicorn.Config:
         ws="none",
         lifespan="on",
     )
+
+
+def product_config(application: Any) -> uvicorn.Config:
+    """Return the server with the protocol that `serve` gives it."""
+    from steelyard.cli.benchmarks.product import bench_settings
+
+    app = import_module("steelyard.app")  # a command may not import the application
+    return server_config(application, http=app.server_options(bench_settings())["http"])
 
 
 def _build(plan: dict[str, Any]) -> Any:
