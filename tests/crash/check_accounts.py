@@ -1,14 +1,17 @@
 """Laws of the ledger alone: steps, floors, totals, holds, reversals, books and the chain."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from struct import pack
 
 from tests.crash.laws import Law, Violation
 from tests.crash.ledger_copy import AccountRow, ChangeRow, LedgerCopy, postings_in
 
 SPENT = ("charge", "booking", "capture")
 RECHARGED = ("recharge", "topup")
+BIGINT_OID = 20
+SECONDS_1970_TO_2000 = 946_684_800
 ENDS = {"capture": "captured", "release": "released", "expire": "expired"}
 
 
@@ -31,25 +34,33 @@ def check_accounts(ledger: LedgerCopy) -> Iterator[Violation]:
 
 def chain_hash(previous: bytes, change: ChangeRow) -> bytes:
     """Return the hash of a change, from the byte format of `0001_chain.sql` and nothing else."""
-    text = "|".join(
-        str(part)
-        for part in (
-            change.tenant,
-            change.account,
-            change.seq,
-            change.kind,
-            change.amount,
-            change.held_amount,
-            change.balance_after,
-            change.held_after,
-            change.contra or 0,
-            change.contra_seq or 0,
-            change.target or 0,
-            change.posted_us,
-            change.details or "",
-        )
+    numbers = (
+        change.account,
+        change.seq,
+        change.amount,
+        change.balance_after,
+        change.posted_us - SECONDS_1970_TO_2000 * 1_000_000,
     )
-    return sha256(previous + text.encode()).digest()
+    others = (
+        change.contra,
+        change.contra_seq,
+        change.target,
+        change.held_amount,
+        change.held_after,
+    )
+    is_plain = (change.contra or 0) > 0 and others[1:] == (None, None, 0, 0)
+    beside = pack(">q", change.contra) if is_plain else b"\xff" + _array_of(others)
+    details = "" if change.details is None else f"\0{change.details}"
+    text = f"{change.tenant}|{change.kind}{details}"
+    return sha256(previous + pack(">5q", *numbers) + beside + text.encode()).digest()
+
+
+def _array_of(numbers: Sequence[int | None]) -> bytes:
+    """Return an array of bigint, from 1 on, in PostgreSQL's binary format."""
+    header = pack(">5i", 1, None in numbers, BIGINT_OID, len(numbers), 1)
+    return header + b"".join(
+        pack(">i", -1) if number is None else pack(">iq", 8, number) for number in numbers
+    )
 
 
 def _check_steps(account: AccountRow, changes: list[ChangeRow]) -> Iterator[Violation]:

@@ -98,20 +98,15 @@ SCREEN_REQUESTS = """
      WHERE (w.fingerprint, w.times) IS DISTINCT FROM (k.fingerprint, k.times)
 """
 
-# The hash written out here is `steelyard.chain_hash`, byte for byte, in a cheaper form; a suspect is examined
-# with the function itself. Moments outside 1970 to 2100 are suspected.
 SCREEN_CHAIN = """
     SELECT DISTINCT c.account_id
       FROM steelyard.change c
       LEFT JOIN steelyard.change p ON p.tenant_id = $1 AND p.account_id = c.account_id AND p.seq = c.seq - 1
      WHERE c.tenant_id = $1
        AND ((p.seq IS NULL) <> (c.seq = 1)
-            OR c.hash IS DISTINCT FROM sha256(coalesce(p.hash, $2::bytea) || textsend(concat_ws('|',
-                   c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount, c.balance_after, c.held_after,
-                   coalesce(c.contra_id, 0), coalesce(c.contra_seq, 0), coalesce(c.target_seq, 0),
-                   CASE WHEN c.posted_at BETWEEN '1970-01-01Z'::timestamptz AND '2100-01-01Z'::timestamptz
-                        THEN (date_part('epoch', c.posted_at) * 1e6)::bigint ELSE 0 END,
-                   coalesce(c.details::text, '')))))
+            OR c.hash IS DISTINCT FROM steelyard.chain_hash(
+                   coalesce(p.hash, $2::bytea), c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount,
+                   c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text))
 """
 
 # Heads that are not their newest change's hash, and checkpoints that are not the change they name.

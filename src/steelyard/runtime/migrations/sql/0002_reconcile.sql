@@ -77,9 +77,9 @@ walk AS MATERIALIZED (
                min(c.seq) FILTER (WHERE c.seq - 1 <> c.before_seq) AS gap_seq,
                min(c.seq) FILTER (WHERE c.balance_after <> c.before_balance::numeric + c.amount
                                      OR c.held_after <> c.before_held::numeric + c.held_amount) AS step_seq,
-               min(c.seq) FILTER (WHERE c.hash IS DISTINCT FROM CASE WHEN isfinite(c.posted_at) THEN steelyard.chain_hash(
+               min(c.seq) FILTER (WHERE c.hash IS DISTINCT FROM steelyard.chain_hash(
                    c.before_hash, c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount, c.balance_after,
-                   c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text) END) AS chain_seq
+                   c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text)) AS chain_seq
           FROM (SELECT ch.*, t.kind AS target_kind, lag(ch.seq, 1, 0::bigint) OVER o AS before_seq,
                        lag(ch.balance_after, 1, 0::bigint) OVER o AS before_balance,
                        lag(ch.held_after, 1, 0::bigint) OVER o AS before_held,
@@ -121,7 +121,7 @@ transfers AS MATERIALIZED (
       LEFT JOIN steelyard.change b ON b.tenant_id = p_tenant AND b.account_id = o.account_id AND b.seq = o.seq - 1
      WHERE (o.contra_id, o.contra_seq, o.kind, o.posted_at, -o.amount::numeric)
            IS DISTINCT FROM (c.account_id, c.seq, c.kind, c.posted_at, c.amount::numeric)
-       AND o.hash = CASE WHEN isfinite(o.posted_at) AND (o.seq = 1) = (b.seq IS NULL) THEN steelyard.chain_hash(
+       AND o.hash = CASE WHEN (o.seq = 1) = (b.seq IS NULL) THEN steelyard.chain_hash(
                coalesce(b.hash, decode(repeat('00', 32), 'hex')), o.tenant_id, o.account_id, o.seq, o.kind, o.amount,
                o.held_amount, o.balance_after, o.held_after, o.contra_id, o.contra_seq, o.target_seq, o.posted_at,
                o.details::text) END
@@ -203,7 +203,7 @@ BEGIN
         UNION ALL
         SELECT c.amount, c.held_amount, c.balance_after, c.held_after, t.* FROM others t)
     SELECT * INTO v_found FROM candidates d
-     WHERE isfinite(d.posted_at) AND c.hash = steelyard.chain_hash(
+     WHERE c.hash = steelyard.chain_hash(
            p.hash, p_tenant, p_account, p_seq, d.kind, d.amount::bigint, d.held_amount::bigint, d.balance_after::bigint,
            d.held_after::bigint, d.contra_id, d.contra_seq, d.target_seq, d.posted_at, d.details) LIMIT 1;
     IF NOT FOUND THEN RETURN false; END IF;
@@ -222,9 +222,9 @@ CREATE FUNCTION steelyard.list_unfit_changes(p_tenant text, p_account bigint, p_
 SELECT array_agg(s.seq ORDER BY s.seq) FROM (
     SELECT c.seq FROM (SELECT ch.*, lag(ch.hash, 1, decode(repeat('00', 32), 'hex')) OVER (ORDER BY ch.seq) AS before_hash
               FROM steelyard.change ch WHERE ch.tenant_id = p_tenant AND ch.account_id = p_account) c
-     WHERE c.hash IS DISTINCT FROM CASE WHEN isfinite(c.posted_at) THEN steelyard.chain_hash(
+     WHERE c.hash IS DISTINCT FROM steelyard.chain_hash(
            c.before_hash, c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount, c.balance_after,
-           c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text) END
+           c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text)
      ORDER BY c.seq LIMIT p_limit) s
 $$;
 
@@ -396,10 +396,10 @@ BEGIN
                        c.seq - 1 = coalesce(c.before_seq, cp.seq, 0)
                        AND c.balance_after = coalesce(c.before_balance, cp.posted, 0)::numeric + c.amount
                        AND c.held_after = coalesce(c.before_held, cp.held, 0)::numeric + c.held_amount
-                       AND c.hash = CASE WHEN isfinite(c.posted_at) THEN steelyard.chain_hash(
+                       AND c.hash = steelyard.chain_hash(
                            coalesce(c.before_hash, cp.hash, decode(repeat('00', 32), 'hex')), c.tenant_id, c.account_id, c.seq, c.kind,
                            c.amount, c.held_amount, c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.target_seq,
-                           c.posted_at, c.details::text) ELSE c.before_hash END
+                           c.posted_at, c.details::text)
                        AND CASE WHEN c.kind = 'hold' THEN c.hold_amount IS NOT DISTINCT FROM c.held_amount
                                 WHEN c.kind IN ('capture', 'release', 'expire')
                                 THEN (c.hold_amount, c.hold_status, c.captured) IS NOT DISTINCT FROM (-c.held_amount,
