@@ -15,7 +15,14 @@ from tests.browser.node_script import Event, NodeScript
 
 LAUNCH_DEADLINE_S = 60.0
 # The Chromium of the package has no sandbox of its own and no zygote; nothing but our own pages is opened in it.
-ARGUMENTS = ("--no-sandbox", "--no-zygote", "--disable-gpu", "--font-render-hinting=none")
+# Names that end in `.test` mean this machine, so that a page can come from a foreign origin.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--no-zygote",
+    "--disable-gpu",
+    "--font-render-hinting=none",
+    "--host-resolver-rules=MAP *.test localhost",
+)
 INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 INSTALLED_ON_A_MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 FONTS = """<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">
@@ -139,14 +146,17 @@ class Page:
         return found
 
     def told(self, *kinds: str) -> list[str]:
-        """Return what the page said on its console (`log`, `error`, …), `pageerror` and `requestfailed`."""
+        """Return what was seen: of the console (`log`, `error`, …), `pageerror`, `requestfailed`, and of WebSockets
+        `sent`, `received`, `closed`."""
         mine = (one for one in self._script.events if one["page"] == self._number)
         return [one["text"] for one in mine if not kinds or one["kind"] in kinds]
 
-    async def wait_told(self, words: str) -> Event:
-        """Wait until the page said something with these words."""
+    async def wait_told(self, kind: str, words: str = "") -> Event:
+        """Wait until something of this kind, as in `told`, was seen with these words in it."""
         return await self._script.wait(
-            lambda event: event["page"] == self._number and words in event["text"]
+            lambda event: (
+                (event["page"], event["kind"]) == (self._number, kind) and words in event["text"]
+            )
         )
 
     async def close(self) -> None:

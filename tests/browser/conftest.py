@@ -1,17 +1,23 @@
 """Installs the npm clients before the first test that needs them, and starts them for tests."""
 
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import pytest_asyncio
 
+from steelyard.core.ids import DEFAULT_TENANT
+from steelyard.runtime.database import Connection, Database, connect
 from tests.browser.chromium import Browser, NoBrowser
 from tests.browser.install import Clients, NoNode, NotInstalled, install_clients
 from tests.browser.node_script import NodeScript
 from tests.browser.socket_client import SocketClients
+from tests.browser.wscat import Wscat
+from tests.e2e.scene import Scene
+from tests.e2e.server_kit import Server, start_server
+from tests.world import FreshDatabase, World, drop_database, make_fresh
 
 HERE = Path(__file__).parent
 _READY = pytest.StashKey[Clients | NoNode | NotInstalled]()
@@ -83,3 +89,56 @@ async def host_app(clients: Clients) -> AsyncIterator[NodeScript]:
     started = await NodeScript.start(clients, "serve_host_app.cjs")
     yield started
     await started.stop()
+
+
+@pytest_asyncio.fixture
+async def wscat(clients: Clients) -> AsyncIterator[Callable[[str], Awaitable[Wscat]]]:
+    """Runs `wscat -c URL`; whatever still runs at the end is ended."""
+    started: list[Wscat] = []
+
+    async def run(url: str) -> Wscat:
+        started.append(await Wscat.start(clients, url))
+        return started[-1]
+
+    yield run
+    for one in started:
+        await one.stop()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def product_database(admin_url: str, template: str) -> AsyncIterator[FreshDatabase]:
+    """The database behind the product: one tenant with a book in GBP."""
+    fresh = await make_fresh(admin_url, template)
+    database = await Database.open(fresh.app_url, pool_size=2)
+    world = await World.open(database, fresh)
+    await world.make_tenant(DEFAULT_TENANT, "GBP")
+    await world.close()
+    await database.close()
+    yield fresh
+    await drop_database(admin_url, fresh.name)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def product(
+    product_database: FreshDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server that pages of `http://localhost`, on any port, may speak to."""
+    started = await start_server(product_database.app_url, tmp_path_factory.mktemp("product"))
+    yield started
+    await started.stop()
+    assert '"event":"server.stopped"' in started.log_lines()[-1]
+    assert '"level":"error"' not in started.log.read_text()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def superuser(product_database: FreshDatabase) -> AsyncIterator[Connection]:
+    """Looks behind the wall: what is really written."""
+    connection = await connect(product_database.admin_url)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture
+async def scene(product: Server, superuser: Connection) -> Scene:
+    """Makes users, accounts and money through the API."""
+    return Scene(product, superuser)

@@ -13,6 +13,11 @@ function watch(id, page) {
   page.on("requestfailed", (request) => {
     tell({ page: id, kind: "requestfailed", text: `${request.url()} ${request.failure()?.errorText}` });
   });
+  page.on("websocket", (socket) => {
+    socket.on("framesent", ({ payload }) => tell({ page: id, kind: "sent", text: String(payload) }));
+    socket.on("framereceived", ({ payload }) => tell({ page: id, kind: "received", text: String(payload) }));
+    socket.on("close", () => tell({ page: id, kind: "closed", text: socket.url() }));
+  });
 }
 
 // Handles of Playwright (a Response, a Locator) have no place in JSON.

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,10 @@ MADE_FROM = ("package.json", "package-lock.json", ".npmrc")
 PAUSES_S = (2.0, 10.0)
 NPM_DEADLINE_S = 300.0
 UNPACK_DEADLINE_S = 120.0
+SAID_LINES_MAX = 12
+NOISE = re.compile(
+    r"npm error(\s*$| +at | [ }]|.*complete log)"
+)  # stacks, and where the long log is
 
 
 class NoNode(Exception):
@@ -131,7 +136,7 @@ def _install(node: Node, wanted: Clients, say: Callable[[str], object]) -> None:
                 f"npm could not install the clients that the browser tests need; it said:\n{problem}\n"
                 "npm asks the registry and proxy of the environment or ~/.npmrc; nothing was changed"
             )
-        say(f"npm failed, trying again in {pause_s:.0f} s: {problem.splitlines()[-1]}")
+        say(f"npm failed, trying again in {pause_s:.0f} s:\n{problem}")
         time.sleep(pause_s)
     if carries_chromium():
         _unpack_chromium(making)
@@ -156,8 +161,8 @@ def _run_npm(node: Node, folder: Path, *arguments: str) -> str | None:
         return f"no end after {NPM_DEADLINE_S:.0f} s"
     if done.returncode == 0:
         return None
-    said = (done.stderr or done.stdout).strip().splitlines()[-20:]
-    return "\n".join(said) or f"exit code {done.returncode} without a word"
+    said = [line for line in done.stderr.splitlines() if not NOISE.match(line)]
+    return "\n".join(said[:SAID_LINES_MAX]) or f"exit code {done.returncode} without a word"
 
 
 def _environment(node: Node) -> dict[str, str]:
@@ -205,7 +210,11 @@ def main(arguments: list[str]) -> int:
         if problem:
             sys.stderr.write(f"{problem}\n")
         return 1 if problem else 0
-    clients = install_clients(lambda text: sys.stderr.write(f"{text}\n"))
+    try:
+        clients = install_clients(lambda text: sys.stderr.write(f"{text}\n"))
+    except (NoNode, NotInstalled) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     sys.stdout.write(f"{clients.folder}\n")
     return 0
 

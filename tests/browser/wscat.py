@@ -23,6 +23,7 @@ class Wscat:
         self._process = process
         self._terminal = terminal
         self._raw = b""
+        self._is_closed = False
         self._shown_more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(terminal, self._read)
@@ -70,6 +71,8 @@ class Wscat:
             async with asyncio.timeout(EVENT_DEADLINE_S):
                 while not wanted.search(self.screen):
                     self._shown_more.clear()
+                    if self._is_closed:
+                        raise TimeoutError
                     await self._shown_more.wait()
         except TimeoutError:
             raise AssertionError(
@@ -95,6 +98,7 @@ class Wscat:
         except OSError:  # nobody holds the other side any more
             read = b""
         if not read:
+            self._is_closed = True
             self._loop.remove_reader(self._terminal)
         self._raw += read
         self._shown_more.set()
