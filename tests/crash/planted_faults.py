@@ -53,8 +53,8 @@ SQL_FAULTS = (
         (
             Edit(
                 POST_BATCH,
-                "ON o.tenant_id = u.tenant AND o.key = u.key",
-                "ON o.tenant_id = u.tenant AND o.key = u.key AND false",
+                "ON (o.tenant_id, o.key) = (u.tenant, u.key)) THEN",
+                "ON (o.tenant_id, o.key) = (u.tenant, u.key) AND false) THEN",
             ),
             _INSERT_KEY,
         ),
@@ -104,9 +104,8 @@ SQL_FAULTS = (
             _LOCK,
             Edit(
                 POST_BATCH,
-                "contra, contra_seq, target, details, hash, outcome)\n     WHERE u.outcome = 'posted';",
-                "contra, contra_seq, target, details, hash, outcome)\n     WHERE u.outcome = 'posted'"
-                " ON CONFLICT DO NOTHING;",
+                "AS u (tenant, id, seq, delta, posted, count, head);",
+                "AS u (tenant, id, seq, delta, posted, count, head) ON CONFLICT DO NOTHING;",
             ),
         ),
         frozenset({Law.ACKNOWLEDGED, Law.STANDING}),
@@ -117,8 +116,8 @@ SQL_FAULTS = (
         (
             Edit(
                 POST_BATCH,
-                "PERFORM steelyard.post_contra(p_now, g_tenant, g_id, g_delta, g_count);",
-                "NULL;",
+                "WHERE u.delta <> 0 ORDER BY acc.id FOR NO KEY UPDATE OF acc) m;",
+                "WHERE false FOR NO KEY UPDATE OF acc) m;",
             ),
         ),
         frozenset({Law.BOOKS}),

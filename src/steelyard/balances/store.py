@@ -41,6 +41,8 @@ class BatchColumns:
     expires_at: list[datetime | None] | None
     forced: list[bool] | None
     details: list[str | None]
+    keys_repeat: bool
+    """Whether a key stands twice. The database refuses the whole batch where this says no and one does."""
 
 
 async def post_batch(
@@ -56,7 +58,7 @@ async def post_batch(
     Source: docs/decisions/0001.
     """
     row = await connection.fetchrow(
-        "SELECT * FROM steelyard.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        "SELECT * FROM steelyard.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         now,
         columns.tenants,
         columns.keys,
@@ -70,6 +72,7 @@ async def post_batch(
         columns.forced,
         columns.details,
         own_transaction,
+        columns.keys_repeat,
     )
     assert row is not None
     return row

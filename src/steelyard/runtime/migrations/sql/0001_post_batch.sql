@@ -69,12 +69,13 @@ CREATE CONSTRAINT TRIGGER post_pending_contra AFTER INSERT ON steelyard.contra_p
 -- r_account, r_counter_account: positions in r_user_id, r_currency and r_floor, which have one element per account locked.
 -- r_posted_at: of a replayed outcome; what was posted now was posted at p_now.
 -- p_own_transaction: the caller goes on in the same transaction; the books' accounts are then locked at its commit only.
+-- p_keys_repeat: false says that no key stands twice in the batch; if one does, unique_violation is raised.
 -- A key met by another process at the same moment raises unique_violation or deadlock_detected: nothing was
 -- written, call again.
 CREATE FUNCTION steelyard.post_batch(
     p_now timestamptz, p_tenant text[], p_key text[], p_body_hash bytea[], p_kind text[], p_account bigint[],
     p_counter bigint[], p_amount bigint[], p_target bigint[], p_expires_at timestamptz[], p_forced boolean[],
-    p_details text[], p_own_transaction boolean DEFAULT false,
+    p_details text[], p_own_transaction boolean DEFAULT false, p_keys_repeat boolean DEFAULT true,
     OUT r_outcome text[], OUT r_seq bigint[], OUT r_amount bigint[], OUT r_held_amount bigint[],
     OUT r_balance_after bigint[], OUT r_held_after bigint[], OUT r_posted_at timestamptz[],
     OUT r_counter bigint[], OUT r_counter_seq bigint[], OUT r_counter_balance_after bigint[],
@@ -101,6 +102,7 @@ DECLARE
     k int := 0; k_request int[] := '{}'; k_hash bytea[] := '{}';
     -- contra totals
     g_id bigint[] := '{}'; g_tenant text[] := '{}'; g_delta bigint[] := '{}'; g_count bigint[] := '{}'; g int := 0;
+    g_posted bigint[]; g_seq bigint[]; g_head bytea[];
     v_reversals int[] := '{}';
     -- the request at hand
     i int; j int; a int; b int; x int; v_refusal text; v_kind text; v_amount bigint; v_contra bigint;
@@ -117,7 +119,7 @@ BEGIN
         RAISE EXCEPTION 'post_batch takes 1 to 1024 requests in arrays of one length' USING ERRCODE = 'SY002';
     END IF;
     -- A caller's own transaction goes on as this tenant; this function itself sees every tenant's rows.
-    PERFORM set_config('steelyard.tenant', p_tenant[1], true);
+    p_tenant[1] := set_config('steelyard.tenant', p_tenant[1], true);
     r_outcome := array_fill(NULL::text, ARRAY[n]);        r_seq := array_fill(NULL::bigint, ARRAY[n]);
     r_amount := r_seq; r_balance_after := r_seq; r_held_after := r_seq; r_counter_seq := r_seq;
     r_counter_balance_after := r_seq; r_counter_held_after := r_seq; w_contra := r_seq; w_contra_seq := r_seq;
@@ -138,7 +140,7 @@ BEGIN
         END LOOP;
     END IF;
 
-    IF n > 1 AND (SELECT count(DISTINCT (u.tenant, u.key)) FROM unnest(p_tenant, p_key) AS u (tenant, key)) < n THEN
+    IF n > 1 AND p_keys_repeat THEN
         SELECT array_agg(s.first ORDER BY s.i) INTO v_first
           FROM (SELECT u.i, min(u.i) OVER (PARTITION BY u.tenant, u.key) AS first
                   FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)) s;
@@ -161,25 +163,29 @@ BEGIN
     v_id := coalesce(v_id, '{}'); v_known := v_seq;
 
     -- 2. Keys used before, seen only now: whoever used one on these accounts has committed by now.
-    FOR v_found IN
-        SELECT u.i, o.body_hash, o.account_id, c.seq, c.amount, c.held_amount, c.balance_after, c.held_after,
-               c.posted_at, c.contra_id, c.contra_seq
-          FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)
-          JOIN steelyard.operation o ON o.tenant_id = u.tenant AND o.key = u.key
-          JOIN steelyard.change c ON c.tenant_id = o.tenant_id AND c.account_id = o.account_id AND c.seq = o.seq
-    LOOP
-        i := v_found.i;
-        IF v_found.body_hash <> p_body_hash[i] THEN
-            r_outcome[i] := 'idempotency_conflict';
-        ELSE
-            r_outcome[i] := 'replayed';  r_seq[i] := v_found.seq;  r_amount[i] := v_found.amount;
-            r_held_amount[i] := v_found.held_amount;  r_balance_after[i] := v_found.balance_after;
-            r_held_after[i] := v_found.held_after;  r_posted_at[i] := v_found.posted_at;
-            a := width_bucket(p_account[i], v_id);
-            IF v_id[a] = p_account[i] THEN r_account[i] := a; END IF;
-            r_counter_seq[i] := v_found.contra_seq;
-        END IF;
-    END LOOP;
+    IF EXISTS (SELECT FROM unnest(p_tenant, p_key) AS u (tenant, key)
+                 JOIN steelyard.operation o ON (o.tenant_id, o.key) = (u.tenant, u.key)) THEN
+        FOR v_found IN
+            SELECT u.i, o.body_hash, o.account_id, c.seq, c.amount, c.held_amount, c.balance_after, c.held_after,
+                   c.posted_at, c.contra_id, c.contra_seq
+              FROM unnest(p_tenant, p_key) WITH ORDINALITY AS u (tenant, key, i)
+              JOIN steelyard.operation o ON o.tenant_id = u.tenant AND o.key = u.key
+              JOIN steelyard.change c ON c.tenant_id = o.tenant_id AND c.account_id = o.account_id AND c.seq = o.seq
+        LOOP
+            i := v_found.i;
+            IF v_found.body_hash <> p_body_hash[i] THEN
+                r_outcome[i] := 'idempotency_conflict';
+            ELSE
+                r_outcome[i] := 'replayed';  r_seq[i] := v_found.seq;  r_amount[i] := v_found.amount;
+                r_held_amount[i] := v_found.held_amount;  r_balance_after[i] := v_found.balance_after;
+                r_held_after[i] := v_found.held_after;  r_posted_at[i] := v_found.posted_at;
+                a := width_bucket(p_account[i], v_id);
+                IF v_id[a] = p_account[i] THEN r_account[i] := a; END IF;
+                r_counter_seq[i] := v_found.contra_seq;
+            END IF;
+        END LOOP;
+    END IF;
+
     -- 3. Decide, in arrival order.
     FOR i IN 1..n LOOP
         CONTINUE WHEN r_outcome[i] IS NOT NULL;
@@ -323,10 +329,13 @@ BEGIN
         END IF;
         IF b = 0 AND d_posted <> 0 THEN           -- the books' side, summed over the batch
             IF g = 0 OR g_id[g] <> v_contra THEN
-                g := coalesce(array_position(g_id, v_contra), cardinality(g_id) + 1);
+                g := array_position(g_id, v_contra);
+                IF g IS NULL THEN
+                    g := cardinality(g_id) + 1;
+                    g_id[g] := v_contra; g_tenant[g] := p_tenant[i]; g_delta[g] := 0; g_count[g] := 0;
+                END IF;
             END IF;
-            g_id[g] := v_contra; g_tenant[g] := p_tenant[i];
-            g_delta[g] := coalesce(g_delta[g], 0) - d_posted; g_count[g] := coalesce(g_count[g], 0) + 1;
+            g_delta[g] := g_delta[g] - d_posted; g_count[g] := g_count[g] + 1;
         END IF;
         IF v_kind = 'hold' THEN
             INSERT INTO steelyard.hold (tenant_id, account_id, seq, amount, expires_at)
@@ -348,11 +357,21 @@ BEGIN
       FROM unnest(p_tenant, p_key, p_body_hash, p_account, r_seq, r_outcome) AS u (tenant, key, body_hash, account, seq, outcome)
      WHERE u.outcome = 'posted' ORDER BY u.tenant, u.key;
 
+    -- The books' accounts are everybody's: locked last, in id order. Each makes one step for the whole batch.
     IF cardinality(g_id) > 0 AND p_own_transaction THEN
         INSERT INTO steelyard.contra_pending (tenant_id, account_id, delta, postings, posted_at)
         SELECT u.tenant, u.id, u.delta, u.count, p_now FROM unnest(g_tenant, g_id, g_delta, g_count) AS u (tenant, id, delta, count);
+        g_id := '{}'; g_tenant := '{}'; g_delta := '{}'; g_count := '{}';
     ELSIF cardinality(g_id) > 0 THEN
-        PERFORM steelyard.post_contra(p_now, g_tenant, g_id, g_delta, g_count);
+        SELECT array_agg(m.id), array_agg(m.tenant), array_agg(m.delta), array_agg(m.count), array_agg(m.posted + m.delta),
+               array_agg(m.seq + 1),
+               array_agg(steelyard.chain_hash(m.head, m.tenant, m.id, m.seq + 1, 'batch', m.delta, 0, m.posted + m.delta,
+                                              0, NULL, NULL, NULL, p_now, '{"postings":' || m.count || '}'))
+          INTO g_id, g_tenant, g_delta, g_count, g_posted, g_seq, g_head
+          FROM (SELECT u.*, acc.posted, acc.seq, acc.head
+                  FROM unnest(g_tenant, g_id, g_delta, g_count) AS u (tenant, id, delta, count)
+                  JOIN steelyard.account acc ON acc.tenant_id = u.tenant AND acc.id = u.id
+                 WHERE u.delta <> 0 ORDER BY acc.id FOR NO KEY UPDATE OF acc) m;
     END IF;
 
     INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
@@ -363,7 +382,11 @@ BEGIN
                   w_contra, w_contra_seq, p_target, p_details, w_hash, r_outcome)
            AS u (tenant, account, seq, kind, amount, held_amount, balance_after, held_after,
                  contra, contra_seq, target, details, hash, outcome)
-     WHERE u.outcome = 'posted';
+     WHERE u.outcome = 'posted'
+    UNION ALL
+    SELECT u.tenant, u.id, u.seq, 'batch', u.delta, 0, u.posted, 0, NULL, NULL, NULL, p_now,
+           ('{"postings":' || u.count || '}')::json, u.head
+      FROM unnest(g_tenant, g_id, g_seq, g_delta, g_posted, g_count, g_head) AS u (tenant, id, seq, delta, posted, count, head);
     IF k > 0 THEN
         INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
                                       contra_id, contra_seq, posted_at, details, hash)
@@ -376,7 +399,10 @@ BEGIN
     UPDATE steelyard.account acc
        SET posted = u.posted, held = u.held, seq = u.seq, head = u.head, total_recharged = u.recharged,
            total_spent = u.spent, suspended = u.suspended, as_of = greatest(acc.as_of, p_now)
-      FROM unnest(v_tenant, v_id, v_posted, v_held, v_seq, v_head, v_recharged, v_spent, v_suspended)
+      FROM (SELECT * FROM unnest(v_tenant, v_id, v_posted, v_held, v_seq, v_head, v_recharged, v_spent, v_suspended)
+            UNION ALL    -- the books' accounts hold nothing, and no totals
+            SELECT b.tenant, b.id, b.posted, 0, b.seq, b.head, 0, 0, NULL
+              FROM unnest(g_tenant, g_id, g_posted, g_seq, g_head) AS b (tenant, id, posted, seq, head))
            AS u (tenant, id, posted, held, seq, head, recharged, spent, suspended)
      WHERE acc.tenant_id = u.tenant AND acc.id = u.id AND acc.seq <> u.seq;
 END $$;
