@@ -32,6 +32,8 @@ class BalanceEvent(msgspec.Struct, frozen=True):
     at: datetime
     transaction: TransactionId | None
     required: int | None = None
+    reference: str | None = None
+    """Id of the refused top-up."""
 
     @property
     def available(self) -> int:
