@@ -36,6 +36,7 @@ from steelyard.reconcile.api import router as reconcile_router
 from steelyard.runtime.bus import InProcessBus
 from steelyard.runtime.cache import InProcessCache
 from steelyard.runtime.clock import SystemClock
+from steelyard.runtime.collector import spare_what_stays
 from steelyard.runtime.database import Database
 from steelyard.runtime.docs_page import DOCS_ROUTES
 from steelyard.runtime.edge import Edge, EdgeLimits
@@ -263,6 +264,7 @@ def create_app(
                 document=application.openapi,
             ) as services:
                 app.state.steelyard = application.edge.services = services
+                spare_what_stays()
                 _log.info("server.started", release=__version__)
                 yield
                 application.edge.is_closing = True

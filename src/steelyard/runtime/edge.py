@@ -111,6 +111,8 @@ class Edge:
             scope["path"],
             time.perf_counter(),
         )
+        # Taken out, because it holds the request, and the request the scope: such a ring waits for the collector.
+        whole: SendWhole | None = scope.get("extensions", {}).pop(EXTENSION, None)
         REQUEST_ID.set(exchange.request_id)
         self.figures.in_flight += 1
         try:
@@ -131,7 +133,7 @@ class Edge:
                 )
                 answer = await self._handle(exchange, found[0], request, (headers, receive))
                 exchange.principal = request.principal
-                if answer.headers or not _send_whole(exchange, answer, scope):
+                if whole is None or answer.headers or not _send_whole(exchange, answer, whole):
                     await _send(exchange, answer, send)
         except ClientGone:
             exchange.status = STATUS_CLIENT_GONE
@@ -264,11 +266,8 @@ class Edge:
         )
 
 
-def _send_whole(exchange: _Exchange, answer: Answer, scope: Scope) -> bool:
-    """Send an answer without headers of its own in one piece, where the server can do that."""
-    send: SendWhole | None = scope.get("extensions", {}).get(EXTENSION)
-    if send is None:
-        return False
+def _send_whole(exchange: _Exchange, answer: Answer, send: SendWhole) -> bool:
+    """Send an answer without headers of its own in one piece; say whether the server took it."""
     exchange.status = answer.status
     body = answer.body
     return send(answer.status, _PLAIN_HEAD % (len(body), exchange.request_id.encode()), body)
