@@ -20,6 +20,7 @@ from steelyard.access.api import router as access_router
 from steelyard.access.authenticate import Authenticator
 from steelyard.access.guard import check_database
 from steelyard.access.open_authenticator import open_authenticator
+from steelyard.access.page_sessions import PageSessions
 from steelyard.access.remembered_callers import RememberedCallers
 from steelyard.balances.api import ROUTES as BALANCE_ROUTES
 from steelyard.balances.known_currencies import KnownCurrencies
@@ -32,6 +33,7 @@ from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.operations import Ledger
 from steelyard.ledger.publish import PublishChanges
 from steelyard.ledger.sweep_holds import HoldSweeper
+from steelyard.live.page import PAGE_ROUTES
 from steelyard.reconcile.api import router as reconcile_router
 from steelyard.runtime.bus import InProcessBus
 from steelyard.runtime.cache import InProcessCache
@@ -61,6 +63,7 @@ HOT_ROUTES: tuple[HotRoute, ...] = (
     *BALANCE_ROUTES,
     *HEALTH_ROUTES,
     *DOCS_ROUTES,
+    *PAGE_ROUTES,
 )
 
 
@@ -85,6 +88,8 @@ class Services:
     figures: Figures
     document: Callable[[], dict[str, Any]]
     """The OpenAPI document."""
+    page_sessions: PageSessions | None
+    """What opens the live page by a one-time code; only in `up`."""
     _ledgers: dict[TenantId, Ledger] = field(default_factory=dict)
 
     def ledger(self, tenant: TenantId) -> Ledger:
@@ -106,6 +111,7 @@ async def open_services(
     made_secret: str | None = None,
     figures: Figures | None = None,
     document: Callable[[], dict[str, Any]] | None = None,
+    page_sessions: PageSessions | None = None,
 ) -> AsyncIterator[Services]:
     """Open everything a process works with, and close it in order: drain the ledger, then the pool.
 
@@ -157,6 +163,7 @@ async def open_services(
             sweeper=HoldSweeper(database, commit, clock),
             figures=figures or Figures(),
             document=document or openapi_document,
+            page_sessions=page_sessions,
         )
         bus.subscribe(services.relay.confirm)
         services.figures.add(_readings(services))
@@ -245,7 +252,11 @@ class Application(FastAPI):
 
 
 def create_app(
-    settings: Settings, *, database_url: str | None = None, made_secret: str | None = None
+    settings: Settings,
+    *,
+    database_url: str | None = None,
+    made_secret: str | None = None,
+    page_sessions: PageSessions | None = None,
 ) -> Application:
     """Build the application; its services are opened when the server starts it and closed when it ends.
 
@@ -262,6 +273,7 @@ def create_app(
                 made_secret=made_secret,
                 figures=figures,
                 document=application.openapi,
+                page_sessions=page_sessions,
             ) as services:
                 app.state.steelyard = application.edge.services = services
                 spare_what_stays()

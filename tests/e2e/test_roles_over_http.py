@@ -13,7 +13,15 @@ from steelyard.runtime.settings import Settings
 from tests.e2e.scene import Scene, assert_problem
 from tests.e2e.server_kit import bearer, key
 
-PUBLIC_PATHS = {"/livez", "/readyz", "/metrics", "/docs", "/docs.js", "/openapi.json"}
+PAGE_PATHS = {
+    "/",
+    "/api/live/page-sessions",
+    *(f"/live/{name}" for name in ("page.css", "page.js", "board.js", "connection.js", "icon.svg")),
+}
+PUBLIC_PATHS = {
+    *("/livez", "/readyz", "/metrics", "/docs", "/docs.js", "/openapi.json"),
+    *PAGE_PATHS,
+}
 ROUTES = create_app(Settings()).routes
 PERMISSIONS = permissions_of(ROUTES)
 EVERY = [

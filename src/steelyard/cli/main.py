@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "steelyard.cli.serve",
     "migrate": "steelyard.cli.migrate",
     "token": "steelyard.cli.token",
+    "page": "steelyard.cli.page",
     "tenant": "steelyard.cli.tenant",
     "user": "steelyard.cli.user",
     "key": "steelyard.cli.key",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import typer
 
 if TYPE_CHECKING:
+    from steelyard.access.page_sessions import PageSessions
     from steelyard.runtime.settings import Settings
 
 
@@ -18,6 +19,7 @@ class Program(Protocol):
         *,
         database_url: str | None = None,
         made_secret: str | None = None,
+        page_sessions: "PageSessions | None" = None,
     ) -> Any:
         """Build the application; its lifespan opens and closes the services."""
         ...

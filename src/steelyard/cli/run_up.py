@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelyard.access.open_authenticator import read_signing_secret, read_token_rules
+from steelyard.access.page_sessions import PageCodes, PageSessions
 from steelyard.access.tenants import create_tenant
 from steelyard.balances.store import open_book
 from steelyard.cli.demo import is_demo_due, load_demo, wait_a_while
 from steelyard.cli.import_ports import open_import_ports
 from steelyard.cli.listen import DEFAULT_PORT, listen_on, port_of, take_port
 from steelyard.cli.outcome import print_json, say
+from steelyard.cli.page import make_page_address, noted_address
 from steelyard.cli.program import Program
 from steelyard.cli.progress import Steps
 from steelyard.cli.reach import check_schema, explained_as
@@ -106,7 +109,12 @@ async def _run(
     with steps.step("server"):
         program = await importing
         secret = make_secret(ready.folder, Secret.JWT)
-        application = program.create_app(settings, database_url=ready.url, made_secret=secret)
+        application = program.create_app(
+            settings,
+            database_url=ready.url,
+            made_secret=secret,
+            page_sessions=_page_sessions(settings, ready.folder, secret),
+        )
         await closing.enter_async_context(application.router.lifespan_context(application))
         server = server_for(application, program.server_options(settings))
         listen_on(bound)
@@ -127,7 +135,18 @@ async def _tell_when_up(
     server: Server, options: UpOptions, ready: Prepared, port: int, *, steps: Steps
 ) -> None:
     await server.is_up.wait()
-    _tell_ready(options, ready, port, steps)
+    url = _url_of(options.settings, port)
+    with noted_address(ready.folder, url):
+        _tell_ready(options, ready, url, steps)
+        await asyncio.Event().wait()  # until cancelled: the note is true while the server runs
+
+
+def _page_sessions(settings: Settings, folder: ProductFolder, secret: str) -> PageSessions | None:
+    """Return what opens the live page; None where tokens are signed by somebody else's key."""
+    if settings.jwt_algorithm != "HS256":
+        return None
+    key = read_signing_secret(settings, secret)
+    return PageSessions(PageCodes(folder), read_token_rules(settings), key, SystemClock())
 
 
 @asynccontextmanager
@@ -209,29 +228,38 @@ async def _end(loading: "asyncio.Task[ImportOutcome]") -> None:
     await asyncio.wait({loading})
 
 
-def _tell_ready(options: UpOptions, ready: Prepared, port: int, steps: Steps) -> None:
-    """Say where it listens, how to call it, and where the data lies."""
-    settings = options.settings
+def _url_of(settings: Settings, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    reachable = _ANY_ADDRESS.get(settings.host, host)
-    url, folder = f"http://{reachable}:{port}", ready.folder.path
+    return f"http://{_ANY_ADDRESS.get(settings.host, host)}:{port}"
+
+
+def _tell_ready(options: UpOptions, ready: Prepared, url: str, steps: Steps) -> None:
+    """Say where it listens, how to look at it and call it, and where the data lies."""
+    folder, signs = ready.folder.path, options.settings.jwt_algorithm == "HS256"
     if options.wants_json:
-        print_json({"url": url, "data_dir": str(folder), "ready_s": round(steps.elapsed_s, 2)})
+        page = make_page_address(ready.folder, url) if signs else url
+        taken_s = round(steps.elapsed_s, 2)
+        print_json({"url": url, "page": page, "data_dir": str(folder), "ready_s": taken_s})
         return
     if options.wants_json_logs:
         steps.tell(f"ready at {url}", took_s=steps.elapsed_s)
         return
     say(f"\nSteelyard is ready after {steps.elapsed_s:.1f} s:  {url}\n")
-    if settings.jwt_algorithm == "HS256":
+    at = f"--data-dir {_quoted(folder)}"
+    if signs:
+        say("  Watch it live; this address opens once, within ten minutes:\n")
+        say(f"    {make_page_address(ready.folder, url)}\n")
         say("  An admin's token for this shell, and a first call with it:\n")
-        say(
-            f"    TOKEN=$({_command()} token --user admin --role admin --data-dir {_quoted(folder)})"
-        )
+        say(f"    TOKEN=$({_command()} token --user admin --role admin {at})")
         has_cards = read_demo_state(ready.folder) in (DemoState.LOADING, DemoState.LOADED)
         some = "user=card-1" if has_cards else "limit=3"
         say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?{some}'\n")
+    else:
+        say(f"  Watch it live: open {url} and paste a token of your issuer\n")
     say(f"  API documentation   {url}/docs")
     say(f"  Data folder         {folder}")
+    if signs:
+        say(f"  Another address     {_command()} page {at}")
     say("  Ctrl-C stops; the data stays.\n")
 
 
