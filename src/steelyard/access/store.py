@@ -41,8 +41,22 @@ async def find_standing(uow: UnitOfWork, user: UserId) -> Standing | None:
         uow.tenant,
         user,
     )
-    if row is None:
-        return None
+    return None if row is None else _standing_of(row)
+
+
+async def load_standings(
+    database: Database, callers: Sequence[tuple[TenantId, UserId]]
+) -> dict[tuple[TenantId, UserId], Standing]:
+    """Return the standing of users of many tenants in one call; a tenant there is not is left out."""
+    rows = await database.fetch(
+        "SELECT * FROM steelyard.read_standings($1, $2)",
+        [tenant for tenant, _ in callers],
+        [user for _, user in callers],
+    )
+    return {(TenantId(row["tenant_id"]), UserId(row["user_id"])): _standing_of(row) for row in rows}
+
+
+def _standing_of(row: asyncpg.Record) -> Standing:
     user_status = None if row["user_status"] is None else UserStatus(row["user_status"])
     return Standing(TenantStatus(row["tenant_status"]), user_status, row["tokens_valid_from"])
 

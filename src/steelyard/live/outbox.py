@@ -48,6 +48,13 @@ class Outbox:
         else:
             self._append(event)
 
+    def peek(self) -> LiveEvent | None:
+        """Return the next event to send and leave it, or None where nothing waits."""
+        if not self._waiting:
+            return None
+        first = self._waiting[0]
+        return first if isinstance(first, LiveEvent) else self._updates[first]
+
     def take(self) -> LiveEvent | None:
         """Return the next event to send, or None where nothing waits."""
         if not self._waiting:

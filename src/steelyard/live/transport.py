@@ -32,7 +32,12 @@ class Ending(Enum):
 
 
 class Refused(SteelyardError):
-    """The gateway does not open this session; nothing of it is kept."""
+    """The gateway does not open this session; nothing of it is kept.
+
+    FAILED and SHUTTING_DOWN say "come back later" (database away, process ending): close the transport, so that
+    clients try again by themselves. TOO_MANY, UNAUTHENTICATED, FORBIDDEN and MALFORMED are final until the client
+    changes something. `str(refused)` is a sentence for people; it holds no secrets.
+    """
 
     code = "live_refused"
 
@@ -52,18 +57,26 @@ class Hello:
     user: str | None = None
     accounts: object = "primary"
     positions: object = field(default_factory=dict)
-    """Account ids (text) to the `seq` seen last; checked by the gateway."""
+    """Account ids (text) to the `seq` seen last; checked by the gateway. None counts as empty."""
+    host: str | None = None
+    """The request's Host header: a page of this very server may always connect."""
 
 
 class Transport(Protocol):
     """The side of a connection that the gateway speaks to. None of it waits."""
 
     def wake(self) -> None:
-        """Know that something waits in the session's outbox."""
+        """Know that `Session.take` may have something to send, where it had nothing before.
+
+        May be called when there is nothing; take until it answers None. Must not raise.
+        """
         ...
 
     def end(self, ending: Ending) -> None:
-        """Tell the client why, as far as the transport can, and close; called at most once."""
+        """Tell the client why, as far as the transport can, and close; called at most once. Must not raise.
+
+        The session is gone from the gateway already; nothing can be taken any more.
+        """
         ...
 
 

@@ -7,7 +7,6 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -86,6 +85,23 @@ class Settings(BaseSettings):
         1_000, ge=10, description="How often holds whose time is over are released."
     )
     relay_interval_ms: int = Field(50, ge=5, description="How often the relay reads the journal.")
+
+    live_origins: str | None = Field(
+        None, description="Web pages that may connect beside this server's own, by origin."
+    )
+    live_connections: int = Field(10_000, ge=1, description="Live sessions of this process.")
+    live_connections_per_user: int = Field(10, ge=1, description="Live sessions of one user.")
+    live_accounts: int = Field(20, ge=1, le=100, description="Accounts that one session shows.")
+    live_messages: int = Field(20, ge=1, description="Messages a user may send at once.")
+    live_messages_per_s: float = Field(
+        5.0, gt=0, description="Messages a user may send a second from then on."
+    )
+    live_updates_per_s: float = Field(
+        10.0, gt=0, description="Balance updates of one account to one session a second."
+    )
+    live_sweep_interval_ms: int = Field(
+        1_000, ge=50, description="How often what is shown is compared with the database."
+    )
 
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
         "HS256", description="The one algorithm accepted."
