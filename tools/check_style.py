@@ -66,6 +66,7 @@ PROCESS_EDGES: frozenset[str] = frozenset(
         "src/steelyard/ledger/commit.py",  # a background task: its callers must be answered
         "src/steelyard/runtime/bus.py",  # calls listeners it does not know
         "src/steelyard/runtime/edge.py",  # every request: what a handler raises is told to the client
+        "src/steelyard/runtime/redis/hearing.py",  # calls hooks it does not know
         "src/steelyard/runtime/repeat.py",  # background tasks must outlive what one turn raises
     }
 )

@@ -22,6 +22,7 @@ from steelyard.access.guard import check_database
 from steelyard.access.open_authenticator import open_authenticator
 from steelyard.access.page_sessions import PageSessions
 from steelyard.access.remembered_callers import RememberedCallers
+from steelyard.balances.account_owners import KnownOwners
 from steelyard.balances.api import ROUTES as BALANCE_ROUTES
 from steelyard.balances.known_currencies import KnownCurrencies
 from steelyard.balances.last_known import READ_DEADLINE_S, LastKnownBalances
@@ -36,7 +37,7 @@ from steelyard.ledger.sweep_holds import HoldSweeper
 from steelyard.live.page import PAGE_ROUTES
 from steelyard.reconcile.api import router as reconcile_router
 from steelyard.runtime.bus import InProcessBus
-from steelyard.runtime.cache import InProcessCache
+from steelyard.runtime.cache import BalanceCache, InProcessCache
 from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.collector import spare_what_stays
 from steelyard.runtime.database import Database
@@ -50,6 +51,9 @@ from steelyard.runtime.logs import AccessLog, configure_logs
 from steelyard.runtime.metrics import Figures, Reading
 from steelyard.runtime.migrate import SchemaBehind, newest_revision
 from steelyard.runtime.openapi import compose
+from steelyard.runtime.redis import RedisLink, RedisPorts
+from steelyard.runtime.redis.from_settings import open_redis_of, relay_beside
+from steelyard.runtime.redis.readings import redis_readings
 from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
 from steelyard.runtime.settings import Settings, load_settings
@@ -78,7 +82,9 @@ class Services:
     authenticator: Authenticator
     callers: RememberedCallers
     bus: InProcessBus
-    cache: InProcessCache
+    cache: BalanceCache
+    redis: RedisLink | None
+    """What other processes hear by; None where this one keeps cache and channel to itself."""
     reader: BalanceReader
     last_known: LastKnownBalances
     currencies: KnownCurrencies
@@ -129,19 +135,15 @@ async def open_services(
         raise ValueError("no database: give database_url or set STEELYARD_DATABASE_URL")
     clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as closing:
-        database = await Database.open(url, pool_size=settings.pool_size)
-        closing.push_async_callback(database.close)
-        await _check_schema(database)
-        await check_database(database)
+        database = await closing.enter_async_context(_open_database(url, settings.pool_size))
         authenticator = await open_authenticator(database, settings, clock, made_secret=made_secret)
-        bus, cache = InProcessBus(), InProcessCache(clock)
-        commit = GroupCommit(
-            url,
-            clock,
-            PublishChanges(bus, cache, clock),
-            settings.commit_queue_limit,
-            timedelta(milliseconds=settings.commit_deadline_ms),
-        )
+        bus = InProcessBus()
+        ports = RedisPorts(bus, KnownOwners(database, clock), clock)
+        redis = await closing.enter_async_context(open_redis_of(settings, database, ports))
+        cache: BalanceCache = redis.cache if redis else InProcessCache(clock)
+        deadline = timedelta(milliseconds=settings.commit_deadline_ms)
+        publish = PublishChanges(bus, cache, clock)
+        commit = GroupCommit(url, clock, publish, settings.commit_queue_limit, deadline)
         closing.push_async_callback(commit.close, drain=DRAIN)
         reader = BalanceReader(database, cache, clock)
         services = Services(
@@ -153,13 +155,14 @@ async def open_services(
             callers=RememberedCallers(authenticator, clock),
             bus=bus,
             cache=cache,
+            redis=redis,
             reader=reader,
             last_known=LastKnownBalances(
                 BalanceReader(database, cache, clock, READ_DEADLINE_S), clock
             ),
             currencies=KnownCurrencies(reader),
             commit=commit,
-            relay=Relay(database, bus, clock),
+            relay=relay_beside(redis, Relay(database, bus, clock, cache=cache)),
             sweeper=HoldSweeper(database, commit, clock),
             figures=figures or Figures(),
             document=document or openapi_document,
@@ -169,6 +172,18 @@ async def open_services(
         services.figures.add(_readings(services))
         closing.push_async_callback(_stop, _start_tasks(services))
         yield services
+
+
+@asynccontextmanager
+async def _open_database(url: str, pool_size: int) -> AsyncIterator[Database]:
+    """Open a pool on a database that is safe to use."""
+    database = await Database.open(url, pool_size=pool_size)
+    try:
+        await _check_schema(database)
+        await check_database(database)
+        yield database
+    finally:
+        await database.close()
 
 
 async def _check_schema(database: Database) -> None:
@@ -223,6 +238,7 @@ def _readings(services: Services) -> list[Reading]:
             Reading(f"steelyard_ledger_{name}", text, _count(counts, name), is_counter=True)
             for name, text in counters.items()
         ),
+        *redis_readings(services.redis),
     ]
 
 
