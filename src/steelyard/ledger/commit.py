@@ -2,8 +2,9 @@
 
 There is no timer. A batch is what arrived while the ones before it committed; a lone request is a
 batch of one. Two batches are under way at once, each on a connection of its own, so that the database
-works on one while this process handles the other. The queue is bounded and takes tenants in turn. Every request has a deadline of its own;
-when it passes the outcome is unknown, never "failed": the same key gives the answer.
+works on one while this process handles the other; but not two on one account, since the second would wait for the
+first one's lock. The queue is bounded and takes tenants in turn. Every request has a deadline of its own; when it
+passes the outcome is unknown, never "failed": the same key gives the answer.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import structlog
 from steelyard.balances.store import find_unlocked, post_batch
 from steelyard.core.clock import Clock
 from steelyard.core.errors import DatabaseUnavailable, Overloaded, SteelyardError
-from steelyard.core.ids import TenantId
+from steelyard.core.ids import AccountId, TenantId
 from steelyard.ledger.errors import LedgerFailure
 from steelyard.ledger.model import Order, Posted
 from steelyard.ledger.outcomes import Outcome, columns_of, outcomes_of
@@ -51,6 +52,8 @@ class _Lane:
     """One batch at a time, on one connection."""
 
     connection: Connection | None = None
+    accounts: set[AccountId] = field(default_factory=set)
+    """Whose rows the batch under way locks."""
 
     def drop(self) -> None:
         if self.connection is not None:
@@ -163,7 +166,10 @@ class GroupCommit:
             self._unanswered.popleft()
 
     def _enqueue(self, request: _Request) -> None:
-        self._queues.setdefault(request.order.tenant, deque()).append(request)
+        queue = self._queues.get(request.order.tenant)
+        if queue is None:
+            queue = self._queues[request.order.tenant] = deque()
+        queue.append(request)
         self._waiting += 1
 
     def _call_lanes(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -175,34 +181,52 @@ class GroupCommit:
     def _send_batches(self) -> None:
         """Share what waits between the free lanes."""
         self._is_called = False
-        while self._idle and self._waiting and (not self._busy or self._waiting >= SHARE_LEAST):
+        while self._idle and self._waiting and (not self._busy or self._is_worth_a_second()):
             share = max(SHARE_LEAST, -(-self._waiting // len(self._idle)))
-            batch = self._take(min(share, BATCH_LIMIT))
-            if batch:
-                lane = self._idle.pop()
-                task = asyncio.create_task(self._serve(lane, batch), name="group commit")
-                self._busy[task] = lane
-                task.add_done_callback(self._come_free)
+            lane = self._idle.pop()
+            batch = self._take(share, lane.accounts)
+            if not batch:
+                self._idle.append(lane)
+                continue
+            task = asyncio.create_task(self._serve(lane, batch), name="group commit")
+            self._busy[task] = lane
+            task.add_done_callback(self._come_free)
+
+    def _is_worth_a_second(self) -> bool:
+        """Whether a batch beside those under way is large enough, and does not begin by waiting for a lock of theirs."""
+        if self._waiting < SHARE_LEAST:
+            return False
+        account = next(iter(self._queues.values()))[0].order.account
+        return not any(account in lane.accounts for lane in self._busy.values())
 
     def _come_free(self, task: asyncio.Task[None]) -> None:
-        self._idle.append(self._busy.pop(task))
+        lane = self._busy.pop(task)
+        lane.accounts.clear()
+        self._idle.append(lane)
         if self._waiting and not task.cancelled():
             self._call_lanes(task.get_loop())
 
-    def _take(self, limit: int) -> list[_Request]:
-        """Take the next batch, one request of each tenant in turn; callers who gave up are passed over."""
+    def _take(self, share: int, accounts: set[AccountId]) -> list[_Request]:
+        """Take the next batch, one request of each tenant in turn; callers who gave up are passed over.
+
+        It is of `share` requests, and those after them that are on the same accounts. Fills `accounts`.
+        """
         batch: list[_Request] = []
-        while self._queues and len(batch) < limit:
-            tenant, queue = self._queues.popitem(last=False)
-            share = 1 if self._queues else limit
-            while queue and share > 0 and len(batch) < limit:
-                request = queue.popleft()
-                self._waiting -= 1
-                if not request.answer.done():
-                    batch.append(request)
-                    share -= 1
-            if queue:
-                self._queues[tenant] = queue
+        accounts.clear()
+        while self._queues and len(batch) < BATCH_LIMIT:
+            tenant, queue = next(iter(self._queues.items()))
+            account = queue[0].order.account
+            if len(batch) >= share and account not in accounts:
+                break
+            request = queue.popleft()
+            self._waiting -= 1
+            if not request.answer.done():
+                batch.append(request)
+                accounts.add(account)
+            if not queue:
+                del self._queues[tenant]
+            elif len(self._queues) > 1:
+                self._queues.move_to_end(tenant)
         return batch
 
     async def _serve(self, lane: _Lane, batch: list[_Request]) -> None:
