@@ -29,7 +29,7 @@ def columns_of(orders: list[Order], expires_at: list[datetime | None]) -> BatchC
         targets=_or_none([order.target for order in orders]),
         expires_at=_or_none(expires_at),
         forced=_or_none([order.forced for order in orders]),
-        details=[order.details for order in orders],
+        details=_or_none([order.details for order in orders]),
         keys_repeat=len({(order.tenant, order.key) for order in orders}) < len(orders),
     )
 

@@ -64,7 +64,7 @@ CREATE CONSTRAINT TRIGGER post_pending_contra AFTER INSERT ON steelyard.contra_p
 -- Effect: decides every request in the order given and writes all accepted ones in one step.
 -- Locks: the accounts in id order, then the books' own accounts in id order; until the caller commits.
 -- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs; NULL instead of one of
--- p_counter, p_target, p_expires_at, p_forced says that no request has any.
+-- p_counter, p_target, p_expires_at, p_forced, p_details says that no request has any.
 -- r_outcome: posted | replayed | or a refusal, whose balance_after and held_after are the standing as it is.
 -- r_account, r_counter_account: positions in r_user_id, r_currency and r_floor, which have one element per account locked.
 -- r_posted_at: of a replayed outcome; what was posted now was posted at p_now.
@@ -113,6 +113,7 @@ BEGIN
     p_target := coalesce(p_target, array_fill(NULL::bigint, ARRAY[n]));
     p_expires_at := coalesce(p_expires_at, array_fill(NULL::timestamptz, ARRAY[n]));
     p_forced := coalesce(p_forced, array_fill(false, ARRAY[n]));
+    p_details := coalesce(p_details, array_fill(NULL::text, ARRAY[n]));
     IF n IS NULL OR n = 0 OR n > 1024 OR n <> ALL (ARRAY[cardinality(p_tenant), cardinality(p_body_hash),
             cardinality(p_kind), cardinality(p_account), cardinality(p_counter), cardinality(p_amount),
             cardinality(p_target), cardinality(p_expires_at), cardinality(p_forced), cardinality(p_details)]) THEN
