@@ -16,7 +16,7 @@ from tests.browser.node_script import NodeScript
 from tests.browser.socket_client import SocketClients
 from tests.browser.wscat import Wscat
 from tests.e2e.scene import Scene
-from tests.e2e.server_kit import Server, start_server
+from tests.e2e.server_kit import Server, free_port, start_server
 from tests.world import FreshDatabase, World, drop_database, make_fresh
 
 HERE = Path(__file__).parent
@@ -84,10 +84,11 @@ async def sockets(clients: Clients) -> AsyncIterator[SocketClients]:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def host_app(clients: Clients) -> AsyncIterator[NodeScript]:
-    """Bundles and serves the React hook of the reference."""
-    started = await NodeScript.start(clients, "serve_host_app.cjs")
-    yield started
+async def host_app(clients: Clients) -> AsyncIterator[str]:
+    """Serves the React hook of the reference; returns the application's origin."""
+    started, port = await NodeScript.start(clients, "serve_host_app.cjs"), free_port()
+    await started.call("serve", port)
+    yield f"http://localhost:{port}"
     await started.stop()
 
 
@@ -120,14 +121,17 @@ async def product_database(admin_url: str, template: str) -> AsyncIterator[Fresh
 
 @pytest_asyncio.fixture(scope="session")
 async def product(
-    product_database: FreshDatabase, tmp_path_factory: pytest.TempPathFactory
+    product_database: FreshDatabase, host_app: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Server]:
-    """A server that pages of `http://localhost`, on any port, may speak to."""
-    started = await start_server(product_database.app_url, tmp_path_factory.mktemp("product"))
+    """A server that the pages of `host_app`, and no others, may speak to."""
+    folder, settings = tmp_path_factory.mktemp("product"), {"STEELYARD_LIVE_ORIGINS": host_app}
+    started = await start_server(product_database.app_url, folder, settings=settings)
     yield started
     await started.stop()
     assert '"event":"server.stopped"' in started.log_lines()[-1]
-    assert '"level":"error"' not in started.log.read_text()
+    log = started.log.read_text()
+    assert '"level":"error"' not in log
+    assert "eyJ" not in log, "how every token begins"
 
 
 @pytest_asyncio.fixture(scope="session")

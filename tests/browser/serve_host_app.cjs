@@ -10,8 +10,8 @@ const { answer } = require("./json_lines.cjs");
 const FOLDER = path.join(__dirname, "host_app");
 const PAGE =
   '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Host</title><link rel="icon" href="data:,"></head>' +
-  '<body><main id="root"></main><script src="/app.js"></script></body></html>';
-const servers = [];
+  '<body><main id="root"></main><script src="app.js"></script></body></html>';
+let server = null;
 
 function asItStands(port) {
   const load = ({ path: file }) => {
@@ -35,26 +35,24 @@ async function bundle(port) {
   return made.outputFiles[0].text;
 }
 
+async function respond(request, response) {
+  const [, gatewayPort, file] = request.url.split("/");
+  const isScript = file === "app.js";
+  response.setHeader("Content-Type", `text/${isScript ? "javascript" : "html"}; charset=utf-8`);
+  response.end(isScript ? await bundle(Number(gatewayPort)) : PAGE);
+}
+
 answer(
   {
-    // Serves the application that talks to `http://localhost:<gatewayPort>/balance`; returns its own port.
-    serve: async (gatewayPort) => {
-      const script = await bundle(gatewayPort);
-      const server = http.createServer((request, response) => {
-        const isScript = request.url === "/app.js";
-        response.setHeader("Content-Type", `text/${isScript ? "javascript" : "html"}; charset=utf-8`);
-        response.end(isScript ? script : PAGE);
-      });
-      servers.push(server);
-      await new Promise((resolve) => server.listen(0, "localhost", resolve));
-      return server.address().port;
+    // Serves on a port of localhost; `/<port>/` is the application that talks to the gateway on that port.
+    serve: async (port) => {
+      server = http.createServer(respond);
+      await new Promise((resolve) => server.listen(port, "localhost", resolve));
     },
   },
   async () => {
-    for (const server of servers) {
-      server.closeAllConnections();
-      server.close();
-    }
+    server?.closeAllConnections();
+    server?.close();
     await esbuild.stop();
   },
 );

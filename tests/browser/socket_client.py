@@ -68,10 +68,21 @@ class SocketClients:
         inside_connect: tuple[str, ...] = (),
     ) -> SocketClient:
         """Call `io(url, options)`; `inside_connect` names events to listen for only from inside `on("connect")`."""
-        self._opened += 1
-        socket = SocketClient(self._script, f"socket {self._opened}")
+        socket = self._next()
         await socket.do("open", url, options or {}, inside_connect)
         return socket
+
+    async def open_with_positions(
+        self, url: str, token: str, options: dict[str, Any] | None = None
+    ) -> SocketClient:
+        """Open a socket that offers the positions it has seen whenever it connects again."""
+        socket = self._next()
+        await socket.do("openWithPositions", url, token, options or {})
+        return socket
+
+    def _next(self) -> SocketClient:
+        self._opened += 1
+        return SocketClient(self._script, f"socket {self._opened}")
 
     async def stop(self) -> None:
         """Disconnect all and end the process."""

@@ -30,6 +30,18 @@ answer(
       sockets.set(name, socket);
       listen(name, socket, insideConnect);
     },
+    // A client that keeps its positions, as docs and decision 9 advise, and offers them whenever it connects.
+    openWithPositions: (name, url, token, options = {}) => {
+      const positions = {};
+      const auth = (give) => give({ token, positions });
+      const socket = io(url, { reconnectionDelay: 50, reconnectionDelayMax: 200, ...options, auth });
+      socket.onAny((event, data) => {
+        const isPosition = event === "transaction_completed" || event === "balance_initial";
+        if (isPosition && data.accountId) positions[data.accountId] = data.seq;
+      });
+      sockets.set(name, socket);
+      listen(name, socket, []);
+    },
     emit: (name, event, ...data) => {
       sockets.get(name).emit(event, ...data);
     },
