@@ -34,7 +34,11 @@ from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.operations import Ledger
 from steelyard.ledger.publish import PublishChanges
 from steelyard.ledger.sweep_holds import HoldSweeper
+from steelyard.live.figures import live_readings
+from steelyard.live.gateway import LivePorts
+from steelyard.live.open_gateway import Live
 from steelyard.live.page import PAGE_ROUTES
+from steelyard.live.sse import STREAM_ROUTES
 from steelyard.reconcile.api import router as reconcile_router
 from steelyard.runtime.bus import InProcessBus
 from steelyard.runtime.cache import BalanceCache, InProcessCache
@@ -48,7 +52,7 @@ from steelyard.runtime.health import HEALTH_ROUTES
 from steelyard.runtime.hot_routes import HotRoute, HotTable
 from steelyard.runtime.ids import RandomIds
 from steelyard.runtime.logs import AccessLog, configure_logs
-from steelyard.runtime.metrics import Figures, Reading
+from steelyard.runtime.metrics import Family, Figures, Reading
 from steelyard.runtime.migrate import SchemaBehind, newest_revision
 from steelyard.runtime.openapi import compose
 from steelyard.runtime.redis import RedisLink, RedisPorts
@@ -56,18 +60,20 @@ from steelyard.runtime.redis.from_settings import open_redis_of, relay_beside
 from steelyard.runtime.redis.readings import redis_readings
 from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
+from steelyard.runtime.server_options import server_options as server_options
 from steelyard.runtime.settings import Settings, load_settings
-from steelyard.runtime.whole_answers import WholeAnswers
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
 LEDGERS_MAX = 10_000
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 HOT_ROUTES: tuple[HotRoute, ...] = (
     *LEDGER_ROUTES,
     *BALANCE_ROUTES,
     *HEALTH_ROUTES,
     *DOCS_ROUTES,
     *PAGE_ROUTES,
+    *STREAM_ROUTES,
 )
 
 
@@ -92,6 +98,7 @@ class Services:
     relay: Relay
     sweeper: HoldSweeper
     figures: Figures
+    live: Live
     document: Callable[[], dict[str, Any]]
     """The OpenAPI document."""
     page_sessions: PageSessions | None
@@ -146,6 +153,13 @@ async def open_services(
         commit = GroupCommit(url, clock, publish, settings.commit_queue_limit, deadline)
         closing.push_async_callback(commit.close, drain=DRAIN)
         reader = BalanceReader(database, cache, clock)
+        figures = figures or Figures()
+        live = Live.open(
+            LivePorts(database, reader, authenticator, bus, clock),
+            settings,
+            allows_localhost=made_secret is not None or settings.host in LOOPBACK,
+        )
+        closing.push_async_callback(live.close)
         services = Services(
             settings=settings,
             clock=clock,
@@ -164,7 +178,8 @@ async def open_services(
             commit=commit,
             relay=relay_beside(redis, Relay(database, bus, clock, cache=cache)),
             sweeper=HoldSweeper(database, commit, clock),
-            figures=figures or Figures(),
+            figures=figures,
+            live=live,
             document=document or openapi_document,
             page_sessions=page_sessions,
         )
@@ -210,7 +225,7 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _readings(services: Services) -> list[Reading]:
+def _readings(services: Services) -> list[Family]:
     counts, commit = services.commit.counts, services.commit
     gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
         ("ledger_queue", "Orders that wait for a commit.", lambda: commit.queue_length),
@@ -239,6 +254,7 @@ def _readings(services: Services) -> list[Reading]:
             for name, text in counters.items()
         ),
         *redis_readings(services.redis),
+        *live_readings(services.live.gateway.figures),
     ]
 
 
@@ -253,11 +269,21 @@ class Application(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await super().__call__(scope, receive, send)
+            return
+        live: Live | None = self.edge.services and self.edge.services.live
+        if live is not None and live.takes(scope):
+            await live(scope, receive, send)
             return
         scope["app"] = self
         await self.edge(scope, receive, send)
+
+    async def end_live(self) -> None:
+        """End every live session: their clients go and come back elsewhere. The server calls it when it is to end."""
+        services: Services | None = self.edge.services
+        if services is not None:
+            await services.live.close()
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, hot routes included."""
@@ -338,23 +364,6 @@ def create_app_from_environment() -> Application:
     dsn = settings.sentry_dsn and settings.sentry_dsn.get_secret_value()
     start_error_reports(dsn or None, release=__version__)
     return create_app(settings)
-
-
-def server_options(settings: Settings) -> dict[str, Any]:
-    """Return what `uvicorn.Config` is given beside the application: ours is the only access log."""
-    return {
-        "host": settings.host,
-        "http": WholeAnswers,
-        "loop": "uvloop",
-        "ws_per_message_deflate": False,
-        "access_log": False,
-        "log_config": None,
-        "server_header": False,
-        "date_header": False,
-        "backlog": 2048,
-        "timeout_keep_alive": 75,
-        "timeout_graceful_shutdown": 10,
-    }
 
 
 def openapi_document() -> dict[str, Any]:

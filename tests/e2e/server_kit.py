@@ -23,8 +23,9 @@ SECRET = "only for tests: 32 bytes and a few more"
 START_DEADLINE_S = 20.0
 _RUN = (
     "import uvicorn, sys; from steelyard.app import create_app_from_environment, server_options; "
-    "from steelyard.runtime.settings import load_settings; "
-    "uvicorn.run(create_app_from_environment(), port=int(sys.argv[1]), **server_options(load_settings()))"
+    "from steelyard.cli.serving import LiveServer; from steelyard.runtime.settings import load_settings; "
+    "options = server_options(load_settings()); "
+    "LiveServer(uvicorn.Config(create_app_from_environment(), port=int(sys.argv[1]), **options)).run()"
 )
 
 

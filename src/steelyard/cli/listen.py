@@ -8,6 +8,8 @@ from steelyard.cli.outcome import CommandFailed, PortTaken
 DEFAULT_PORT = 3000
 PORTS_TRIED = 100
 BACKLOG = 2_048
+UNREAD_MS_MAX = 45_000
+"""How long a peer may take in nothing of what was sent to it; then the system cuts the connection."""
 
 
 def take_port(host: str, port: int | None) -> socket.socket:
@@ -53,6 +55,8 @@ def _bind(host: str, port: int) -> socket.socket | None:
     bound = socket.socket(family, kind, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
         bound.bind(address)
     except OSError as error:
         bound.close()

@@ -19,7 +19,18 @@ ASKED_ONCE, ASKED_TWICE = 1, 2
 T = TypeVar("T")
 
 
-class Server(uvicorn.Server):
+class LiveServer(uvicorn.Server):
+    """uvicorn that tells live clients first that the process ends: they go, and come back elsewhere."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End live sessions, which would not end by themselves, then everything else."""
+        end_live = getattr(self.config.app, "end_live", None)
+        if end_live is not None:
+            await end_live()
+        await super().shutdown(sockets)
+
+
+class Server(LiveServer):
     """uvicorn without its own signal handlers: the command decides what ends what, and in which order."""
 
     def __init__(self, config: uvicorn.Config) -> None:

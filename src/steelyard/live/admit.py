@@ -82,7 +82,7 @@ async def admit(
     try:
         require(principal, Permission.LIVE_CONNECT)
     except Forbidden as error:
-        raise Refused(Ending.FORBIDDEN, why=str(error)) from None
+        raise Refused(Ending.FORBIDDEN, why=str(error), error=error) from None
     user = _screen_of(principal, hello.user)
     return Admitted(principal, user, hello.token, authentication, wants_all, positions)
 
@@ -96,9 +96,9 @@ async def check_token(token: str, authenticator: Authenticator, clock: Clock) ->
     try:
         found = await authenticator.check_credential(token)
     except Unauthenticated as error:
-        raise Refused(Ending.UNAUTHENTICATED, why=str(error)) from None
+        raise Refused(Ending.UNAUTHENTICATED, why=str(error), error=error) from None
     except DatabaseUnavailable as error:
-        raise Refused(Ending.FAILED, why=str(error)) from None
+        raise Refused(Ending.FAILED, why=str(error), error=error) from None
     if found.expires_at is not None and clock.now() >= found.expires_at:
         raise Refused(Ending.UNAUTHENTICATED, why="the token has expired; nothing was done")
     return found
@@ -113,7 +113,7 @@ def _screen_of(principal: Principal, named: str | None) -> UserId:
     try:
         user = parse_user_id(named)
     except InvalidInput as error:
-        raise Refused(Ending.MALFORMED, why=str(error)) from None
+        raise Refused(Ending.MALFORMED, why=str(error), error=error) from None
     if principal.role is Role.USER and user != principal.user:
         raise Refused(Ending.FORBIDDEN, why="a user sees its own screen only")
     return user

@@ -2,8 +2,10 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -43,55 +45,78 @@ class LiveFigures:
         self._lags[bisect_left(LAG_BOUNDS_S, lag_s)] += 1
         self._lag_sum_s += max(0.0, lag_s)
 
-    def families(self) -> Iterator[Metric]:
-        """Lay out everything."""
-        yield _labelled(GaugeMetricFamily, "sessions", "Open sessions.", "transport", self.sessions)
-        yield _labelled(
-            CounterMetricFamily,
-            "endings",
-            "Sessions that ended or were refused.",
-            "why",
-            self.endings,
-        )
-        yield _labelled(
-            CounterMetricFamily,
-            "sent",
-            "Events handed to clients' connections.",
-            "event",
-            self.sent,
-        )
-        for name, text, value in (
-            ("merged", "Balance updates that became one because a reader was slow.", self.merged),
-            ("heal_reads", "Reads of missing steps from the journal.", self.heal_reads),
-            (
-                "sweep_finds",
-                "Steps the sweep found that no messenger had brought.",
-                self.sweep_finds,
-            ),
-            ("overruns", "Times the bus brought more at once than is kept.", self.overruns),
-            ("complaints", "Malformed frames and unknown events of clients.", self.complaints),
-            ("rate_limited", "Client messages beyond the rate.", self.rate_limited),
-            ("failures", "Work of the gateway that failed unexpectedly.", self.failures),
-        ):
-            yield CounterMetricFamily(f"steelyard_live_{name}", text, value=value)
-        lag = HistogramMetricFamily(
-            "steelyard_live_push_lag_seconds", "From the posting of a step until it is told."
-        )
-        lag.add_metric((), self._cumulative(), self._lag_sum_s)
-        yield lag
-
-    def _cumulative(self) -> list[tuple[str, float]]:
+    def lag_buckets(self) -> list[tuple[str, float]]:
+        """Return how many steps were told within each bound, cumulative, as Prometheus counts."""
         total, rows = 0, []
         for bound, count in zip((*LAG_BOUNDS_S, float("inf")), self._lags, strict=True):
             total += count
             rows.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
         return rows
 
+    @property
+    def lag_sum_s(self) -> float:
+        """All lags together."""
+        return self._lag_sum_s
+
+
+@dataclass(frozen=True, slots=True)
+class LiveReading:
+    """One family of the gateway's figures, laid out when somebody asks."""
+
+    lay_out: Callable[[], Metric]
+
+    def collect(self) -> Metric:
+        """Lay out the family."""
+        return self.lay_out()
+
+
+_COUNTERS: Final = {
+    "merged": "Balance updates that became one because a reader was slow.",
+    "heal_reads": "Reads of missing steps from the journal.",
+    "sweep_finds": "Steps the sweep found that no messenger had brought.",
+    "overruns": "Times the bus brought more at once than is kept.",
+    "complaints": "Malformed frames and unknown events of clients.",
+    "rate_limited": "Client messages beyond the rate.",
+    "failures": "Work of the gateway that failed unexpectedly.",
+}
+
+
+def live_readings(figures: LiveFigures) -> list[LiveReading]:
+    """Return every family of the gateway."""
+    return [
+        LiveReading(partial(_labelled, GaugeMetricFamily, "sessions", figures.sessions)),
+        LiveReading(partial(_labelled, CounterMetricFamily, "endings", figures.endings)),
+        LiveReading(partial(_labelled, CounterMetricFamily, "sent", figures.sent)),
+        *(LiveReading(partial(_counter, figures, name)) for name in _COUNTERS),
+        LiveReading(partial(_lag, figures)),
+    ]
+
+
+_LABELS: Final = {
+    "sessions": ("transport", "Open sessions."),
+    "endings": ("why", "Sessions that ended or were refused."),
+    "sent": ("event", "Events handed to clients' connections."),
+}
+
 
 def _labelled(
-    family: Callable[..., Metric], name: str, text: str, label: str, counts: Counter[str]
+    family: type[GaugeMetricFamily] | type[CounterMetricFamily], name: str, counts: Counter[str]
 ) -> Metric:
-    made: Metric = family(f"steelyard_live_{name}", text, labels=(label,))
+    label, text = _LABELS[name]
+    made = family(f"steelyard_live_{name}", text, labels=(label,))
     for value, count in sorted(counts.items()):
-        made.add_metric((value,), count)  # type: ignore[attr-defined]
+        made.add_metric((value,), count)
+    return made
+
+
+def _counter(figures: LiveFigures, name: str) -> Metric:
+    value = getattr(figures, name)
+    return CounterMetricFamily(f"steelyard_live_{name}", _COUNTERS[name], value=value)
+
+
+def _lag(figures: LiveFigures) -> Metric:
+    made = HistogramMetricFamily(
+        "steelyard_live_push_lag_seconds", "From the posting of a step until it is told."
+    )
+    made.add_metric((), figures.lag_buckets(), figures.lag_sum_s)
     return made

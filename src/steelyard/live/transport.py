@@ -31,7 +31,7 @@ class Ending(Enum):
         return self.value[1]
 
 
-class Refused(SteelyardError):
+class Refused(Exception):
     """The gateway does not open this session; nothing of it is kept.
 
     FAILED and SHUTTING_DOWN say "come back later" (database away, process ending): close the transport, so that
@@ -39,11 +39,11 @@ class Refused(SteelyardError):
     changes something. `str(refused)` is a sentence for people; it holds no secrets.
     """
 
-    code = "live_refused"
-
-    def __init__(self, ending: Ending, *, why: str) -> None:
+    def __init__(self, ending: Ending, *, why: str, error: SteelyardError | None = None) -> None:
         super().__init__(why)
         self.ending = ending
+        self.error = error
+        """What the rest of the product says of it, where it says something."""
 
 
 @dataclass(frozen=True, slots=True)

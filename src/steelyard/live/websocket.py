@@ -1,6 +1,7 @@
 """The plain WebSocket at `/balance`: flat JSON frames, accepted first and closed with a code that browsers can read."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -22,15 +23,15 @@ CLOSE_DEADLINE_S = 2.0
 _decode = msgspec.json.Decoder().decode
 
 
-def hello_of(scope: Scope, transport: str, headers: dict[bytes, bytes]) -> Hello:
+def hello_of(query: bytes, transport: str, headers: Mapping[bytes, bytes]) -> Hello:
     """Read what a client says in its query: `token`, `positions` (JSON), `accounts`, `user`.
 
     Raises:
         Refused: The query cannot be read.
     """
     try:
-        query = scope["query_string"].decode("ascii")
-        given = dict(parse_qsl(query, keep_blank_values=True, max_num_fields=32))
+        text = query.decode("ascii")
+        given = dict(parse_qsl(text, keep_blank_values=True, max_num_fields=32))
         positions = _decode(given["positions"]) if given.get("positions") else {}
     except (ValueError, RecursionError):
         raise Refused(Ending.MALFORMED, why="the query cannot be read") from None
@@ -145,7 +146,7 @@ class WebSocketAdapter:
         await send({"type": "websocket.accept"})
         connection = Connection(receive, send)
         try:
-            hello = hello_of(scope, "websocket", dict(scope["headers"]))
+            hello = hello_of(scope["query_string"], "websocket", dict(scope["headers"]))
             await connection.run(self.gateway, hello)
         except Refused as refused:
             await send(_close(refused.ending, str(refused)))

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from steelyard.core.errors import DatabaseUnavailable, InvalidInput, NotFound, Retry, SteelyardError
 from steelyard.runtime.deadlines import Deadlines
 from steelyard.runtime.errors_out import report_error
-from steelyard.runtime.hot_routes import JSON, Answer, HotRequest, HotRoute, HotTable
+from steelyard.runtime.hot_routes import JSON, Answer, HotRequest, HotRoute, HotTable, Stream
 from steelyard.runtime.logs import REQUEST_ID, AccessLine, AccessLog
 from steelyard.runtime.metrics import UNMATCHED, RequestFigures
 from steelyard.runtime.problems import MEDIA_TYPE, problem_of
@@ -130,10 +130,13 @@ class Edge:
                     _text(headers.get(b"idempotency-key")),
                     exchange.request_id,
                     found[0].permission,
+                    headers=headers,
                 )
                 answer = await self._handle(exchange, found[0], request, (headers, receive))
                 exchange.principal = request.principal
-                if whole is None or answer.headers or not _send_whole(exchange, answer, whole):
+                if isinstance(answer, Stream):
+                    await self._stream(exchange, answer, receive, send)
+                elif whole is None or answer.headers or not _send_whole(exchange, answer, whole):
                     await _send(exchange, answer, send)
         except ClientGone:
             exchange.status = STATUS_CLIENT_GONE
@@ -152,7 +155,7 @@ class Edge:
         route: HotRoute,
         request: HotRequest,
         source: tuple[dict[bytes, bytes], Receive],
-    ) -> Answer:
+    ) -> Answer | Stream:
         """Run a hot handler within its deadline; whatever it raises becomes a problem document."""
         limits = self.limits
         task = self.deadlines.start(limits.request_s if route.takes_bulk else limits.money_s)
@@ -174,6 +177,23 @@ class Edge:
             return self._tell(exchange, error)
         finally:
             self.deadlines.stop(task)
+
+    async def _stream(
+        self, exchange: _Exchange, stream: Stream, receive: Receive, send: Send
+    ) -> None:
+        """Let an answer go on for as long as it likes; its line in the log is written at its end."""
+        exchange.status = stream.status
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = _completed(message.get("headers", ()), exchange.request_id)
+            await send(message)
+
+        self.figures.in_flight -= 1
+        try:
+            await stream.run(receive, send_noted)
+        finally:
+            self.figures.in_flight += 1
 
     async def _pass_on(
         self,

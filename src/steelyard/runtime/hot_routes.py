@@ -5,13 +5,14 @@ finds it first and calls its handler directly.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Route
+from starlette.types import Receive, Send
 
 JSON: Final = b"application/json"
 encode_json: Final = msgspec.json.Encoder().encode
@@ -33,6 +34,7 @@ class HotRequest:
     """What the route says is needed; `access.admit_request` asks for it."""
     principal: Any = None
     """Who asks, once the handler has asked that; the log names it."""
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,19 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that goes on: `run` sends it, status and headers included, until it ends. No deadline holds for it.
+
+    `status` is what `run` will begin with. A handler that returns one has taken nothing that `run` does not give back.
+    """
+
+    status: int
+    run: Callable[[Receive, Send], Awaitable[None]]
+
+
 HotHandler = Callable[[HotRequest], Awaitable[Answer]]
+StreamHandler = Callable[[HotRequest], Awaitable[Answer | Stream]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +83,7 @@ class HotRoute(Route):
     def __init__(
         self,
         path: str,
-        handler: HotHandler,
+        handler: HotHandler | StreamHandler,
         *,
         method: str,
         permission: str,

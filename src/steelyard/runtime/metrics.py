@@ -7,6 +7,7 @@ route, status), and `Figures.render` makes the exposition from it with prometheu
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
@@ -101,12 +102,20 @@ class Reading:
         return family(self.name, self.help, value=self.read())
 
 
+class Family(Protocol):
+    """One figure or one family of them, laid out when somebody asks."""
+
+    def collect(self) -> Metric:
+        """Lay out the family."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Figures(Collector):
     """All figures of one process, in a registry of their own."""
 
     requests: RequestFigures = field(default_factory=RequestFigures)
-    _readings: list[Reading] = field(default_factory=list)
+    _readings: list[Family] = field(default_factory=list)
     _registry: CollectorRegistry = field(
         default_factory=lambda: CollectorRegistry(auto_describe=False)
     )
@@ -116,7 +125,7 @@ class Figures(Collector):
         for one in (ProcessCollector, PlatformCollector, GCCollector):
             one(registry=self._registry)
 
-    def add(self, readings: Iterable[Reading]) -> None:
+    def add(self, readings: Iterable[Family]) -> None:
         """Include these from now on."""
         self._readings.extend(readings)
 

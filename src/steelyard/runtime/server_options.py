@@ -1,0 +1,29 @@
+"""How the HTTP server under the application is set up."""
+
+from typing import Any
+
+from steelyard.runtime.settings import Settings
+from steelyard.runtime.whole_answers import WholeAnswers
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return what `uvicorn.Config` is given beside the application: ours is the only access log."""
+    return {
+        "host": settings.host,
+        "http": WholeAnswers,
+        "loop": "uvloop",
+        # Sans-I/O: no task per connection; its own pings cut half-open ones after 45 s. Beyond `ws_max_size` a frame is
+        # not even read (1009); up to it the gateway says what is wrong. Compression doubles what a connection holds.
+        "ws": "websockets-sansio",
+        "ws_max_size": 65_536,
+        "ws_ping_interval": 25.0,
+        "ws_ping_timeout": 20.0,
+        "ws_per_message_deflate": False,
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": False,
+        "backlog": 2048,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": 10,
+    }
