@@ -7,10 +7,12 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from steelyard.access.open_authenticator import read_signing_secret, read_token_rules
 from steelyard.access.page_sessions import PageCodes, PageSessions
@@ -43,6 +45,7 @@ from steelyard.runtime.instance import start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
 from steelyard.runtime.settings import Settings
+from steelyard.runtime.valkey import embedded_valkey
 
 # An address that stands for all of this machine's, and one of them.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
@@ -103,11 +106,13 @@ async def _run(
     settings = options.settings
     # Imports take about as long as PostgreSQL's start: both at once.
     importing = asyncio.create_task(asyncio.to_thread(load))
+    find_redis = await closing.enter_async_context(_redis_beside(settings, steps))
     ready = await closing.enter_async_context(_prepared(settings, steps))
     await _make_default_tenant(ready.url)
     await _load_demo(ready, options, steps, closing=closing)
     with steps.step("server"):
         program = await importing
+        settings = await find_redis()
         secret = make_secret(ready.folder, Secret.JWT)
         application = program.create_app(
             settings,
@@ -147,6 +152,28 @@ def _page_sessions(settings: Settings, folder: ProductFolder, secret: str) -> Pa
         return None
     key = read_signing_secret(settings, secret)
     return PageSessions(PageCodes(folder), read_token_rules(settings), key, SystemClock())
+
+
+@asynccontextmanager
+async def _redis_beside(
+    settings: Settings, steps: Steps
+) -> AsyncIterator[Callable[[], Awaitable[Settings]]]:
+    """Start the embedded Valkey beside the database, unless a Redis is named; yield what tells the settings with it."""
+
+    async def as_named() -> Settings:
+        return settings
+
+    if settings.redis_address is not None:
+        yield as_named
+        return
+    folder = open_folder(settings.data_dir).path
+    async with embedded_valkey(folder, report=steps.tell) as find_address:
+
+        async def with_address() -> Settings:
+            url = await find_address()
+            return settings.model_copy(update={"redis_url": SecretStr(url) if url else None})
+
+        yield with_address
 
 
 @asynccontextmanager

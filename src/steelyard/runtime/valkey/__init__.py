@@ -1,0 +1,15 @@
+"""The embedded Valkey of `steelyard up`: found, started, watched and stopped by us alone; nothing is kept in it."""
+
+from steelyard.runtime.valkey.find_program import ValkeyProgram, ValkeyUnavailable, find_program
+from steelyard.runtime.valkey.server import ValkeyServer, start_valkey
+from steelyard.runtime.valkey.watch import EmbeddedValkey, embedded_valkey
+
+__all__ = [
+    "EmbeddedValkey",
+    "ValkeyProgram",
+    "ValkeyServer",
+    "ValkeyUnavailable",
+    "embedded_valkey",
+    "find_program",
+    "start_valkey",
+]
