@@ -165,6 +165,11 @@ class GroupCommit:
                 answer.set_exception(DatabaseUnavailable(doing="committing"))
             self._unanswered.popleft()
 
+    def _forget_answered(self) -> None:
+        """Let go of what is answered, the oldest first: kept until its deadline it would be thousands of objects to collect."""
+        while self._unanswered and self._unanswered[0][1].done():
+            self._unanswered.popleft()
+
     def _enqueue(self, request: _Request) -> None:
         queue = self._queues.get(request.order.tenant)
         if queue is None:
@@ -292,6 +297,7 @@ class GroupCommit:
                     request.answer.set_exception(outcome)
                 else:
                     request.answer.set_result(outcome)
+            self._forget_answered()
             self.publish(orders, outcomes, row)
         finally:
             self.publish.order.end(number)

@@ -44,7 +44,8 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if text == "{}" else text
 
 
-class Order(msgspec.Struct, frozen=True):
+# gc=False: orders and what was posted hold nothing that could lead back to them, and there are many.
+class Order(msgspec.Struct, frozen=True, gc=False):
     """One thing to do to one held account.
 
     `amount` is in minor units, > 0 (an adjustment's is signed); None with a capture or reversal means all of it.
@@ -72,7 +73,7 @@ class Order(msgspec.Struct, frozen=True):
         return sha256(body.encode()).digest()
 
 
-class Posted(msgspec.Struct, frozen=True):
+class Posted(msgspec.Struct, frozen=True, gc=False):
     """An order that took effect: now, or when its key was first used (`replayed`). Minor units."""
 
     transaction: TransactionId
