@@ -271,6 +271,26 @@ async def test_topup_is_paid_once_and_never_by_its_requester(world: World) -> No
         await ledger.process_topup(topup.id, approve=False, by="bob")
 
 
+async def test_a_refused_topup_moves_nothing_and_is_told_once(world: World) -> None:
+    account = await world.open_account(100)
+    ledger = world.ledger()
+    topup = await ledger.request_topup(account, 500, by="alice")
+    world.heard.events.clear()
+    await asyncio.gather(
+        *(ledger.process_topup(topup.id, approve=False, by="bob") for _ in range(3))
+    )
+    (told,) = world.heard.events
+    assert (told.event, told.kind, told.seq, told.amount) == (
+        "transaction_failed",
+        "topup",
+        None,
+        0,
+    )
+    assert (told.account, told.user, told.reference) == (account, topup.user, topup.id)
+    assert (told.posted, told.held) == (100, 0)
+    assert await standing(world, account) == (100, 0, 1)
+
+
 async def test_charge_in_the_callers_own_transaction_lives_and_dies_with_it(world: World) -> None:
     account = await world.open_account(100)
     order = Order(DEFAULT_TENANT, Kind.CHARGE, account, 30, key="own")

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
-from steelyard.core.errors import InvalidInput, NotFound
+from steelyard.core.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
 from steelyard.core.ids import AccountId, IdSource, TenantId, TransactionId, UserId
 from steelyard.core.money import LARGEST_MINOR
 from steelyard.ledger.commit import GroupCommit
@@ -177,14 +177,27 @@ class Ledger:
     async def process_topup(
         self, topup_id: str, *, approve: bool, by: str
     ) -> tuple[Topup, Posted | None]:
-        """Approve or refuse a top-up, once; never by its requester. See `ledger.topup.process_topup`."""
+        """Approve or refuse a top-up, once; never by its requester. See `ledger.topup.process_topup`.
+
+        Returns:
+            The top-up as it is now, and what was posted if this call approved it.
+        """
         async with self.database.unit_of_work(self.tenant) as uow:
-            topup, posted = await process_topup(
+            decision = await process_topup(
                 uow, topup_id, approve=approve, by=by, now=self.clock.now()
             )
-        if posted is not None:
-            self.commit.publish.step(posted)
-        return topup, posted
+        if decision.posted is not None:
+            self.commit.publish.step(decision.posted)
+        elif decision.is_new:
+            await self._tell_refused(decision.topup)
+        return decision.topup, decision.posted
+
+    async def _tell_refused(self, topup: Topup) -> None:
+        try:
+            balance = await self.reader.read(self.tenant, topup.account)
+        except (DatabaseUnavailable, Overloaded):
+            return  # told live only; the top-up itself says that it was refused
+        self.commit.publish.refused_topup(topup, balance)
 
     async def primary_account(self, user: UserId) -> AccountId:
         """Return the account that stands for a user. Raises NotFound for a user without one."""

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from steelyard.balances.model import Balance
+from steelyard.balances.model import Balance
 from steelyard.core.clock import Clock
 from steelyard.core.ids import UserId
 from steelyard.ledger.errors import InsufficientFunds
 from steelyard.ledger.in_order import InOrder
-from steelyard.ledger.model import Kind, Order, Posted
+from steelyard.ledger.model import Kind, Order, Posted, Topup
 from steelyard.ledger.outcomes import Outcome
 from steelyard.runtime.bus import BalanceEvent, ChangeBus
 from steelyard.runtime.cache import BalanceCache, CachedBalance
@@ -61,6 +63,46 @@ class PublishChanges:
     def step(self, step: Posted) -> None:
         """Publish one committed step of one account, after the steps before it."""
         self.order.add(step)
+
+    def refused_topup(self, topup: Topup, balance: Balance) -> None:
+        """Publish that a top-up was refused; `balance` is its account's, which did not change."""
+        self.bus.publish(
+            BalanceEvent(
+                event="transaction_failed",
+                tenant=balance.tenant,
+                account=topup.account,
+                user=topup.user,
+                currency=topup.currency,
+                seq=None,
+                kind=Kind.TOPUP,
+                amount=0,
+                posted=balance.posted,
+                held=balance.held,
+                at=topup.processed_at or self.clock.now(),
+                transaction=None,
+                reference=topup.id,
+            )
+        )
+
+    def refused_topup(self, topup: Topup, balance: Balance) -> None:
+        """Publish that a top-up was refused; `balance` is where its account stands, which did not move."""
+        self.bus.publish(
+            BalanceEvent(
+                event="transaction_failed",
+                tenant=balance.tenant,
+                account=balance.account,
+                user=balance.user,
+                currency=balance.currency.code,
+                seq=None,
+                kind=Kind.TOPUP,
+                amount=0,
+                posted=balance.posted,
+                held=balance.held,
+                at=topup.processed_at or self.clock.now(),
+                transaction=None,
+                reference=topup.id,
+            )
+        )
 
     def _tell(self, step: Posted) -> None:
         digits = find_currency(step.currency).digits

@@ -1,6 +1,6 @@
 """Top-ups: requested by one, approved or refused by another."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from steelyard.core.errors import NotFound
@@ -12,16 +12,25 @@ from steelyard.ledger.store import close_topup, lock_topup
 from steelyard.runtime.database import UnitOfWork
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A top-up after somebody decided on it."""
+
+    topup: Topup
+    posted: Posted | None
+    """What was posted, if this call approved it."""
+    is_new: bool
+    """This call decided; False when it was decided alike before."""
+
+
 async def process_topup(
     uow: UnitOfWork, topup_id: str, *, approve: bool, by: str, now: datetime
-) -> tuple[Topup, Posted | None]:
+) -> Decision:
     """Decide on a pending top-up, once.
 
     The same decision again changes nothing and answers what was decided. The row is locked, so two who
     decide at once run one after the other.
 
-    Returns:
-        The top-up as it is now, and what was posted if this call approved it.
     Raises:
         NotFound: No such top-up in this tenant.
         RequesterCannotApprove: `by` asked for it.
@@ -33,7 +42,7 @@ async def process_topup(
         raise NotFound(kind="top-up", identifier=topup_id)
     wanted = "success" if approve else "failed"
     if topup.status == wanted:
-        return topup, None
+        return Decision(topup, None, is_new=False)
     if topup.status != "pending":
         raise TopupAlreadyProcessed(
             what=f"top-up {topup_id}", why=f"was decided before: {topup.status}"
@@ -45,7 +54,8 @@ async def process_topup(
         posted = await post_in(uow.connection, topup_order(uow, topup), now=now)
     seq = None if posted is None else posted.seq
     await close_topup(uow, topup_id, status=wanted, by=by, at=now, seq=seq)
-    return replace(topup, status=wanted, processed_by=by, processed_at=now, seq=seq), posted
+    decided = replace(topup, status=wanted, processed_by=by, processed_at=now, seq=seq)
+    return Decision(decided, posted, is_new=True)
 
 
 def topup_order(uow: UnitOfWork, topup: Topup) -> Order:
