@@ -1,11 +1,14 @@
 """Passes over all of a tenant's changes: they name suspects, `examine` then says what is wrong.
 
-**Arithmetic without sorting.** Each change must begin where the one before it ended. Instead of
-putting the changes in order, each adds `H(seq - 1, balance before)` and `H(seq, balance after)` to a
-sum without order (XOR), with `H` a 64-bit hash keyed by a fresh secret. If `seq` runs 1..n without a
-gap and every step fits, all terms cancel but the first and the last, which the account row must
-explain. Holds, requests and the two sides of transfers are compared by the same means. What is wrong
-is missed with a chance of 2^-64, anew at each run; what is suspected is examined exactly.
+**Arithmetic without sorting and without groups.** Each change must begin where the one before it ended.
+Instead of putting the changes in order, each adds `H(account, seq - 1, balance before)` and
+`H(account, seq, balance after)` to one sum without order (XOR) over the whole tenant, with `H` a 64-bit hash
+keyed by a fresh secret. If every `seq` runs 1..n without a gap and every step fits, all terms cancel but the
+first and the last of each account, which the account rows must explain. Holds and the two sides of transfers
+are compared by the same means, and so are requests. Totals are added up with a secret weight of 31 bits for
+each account. What is wrong is missed with a chance of 2^-64, in a total of 2^-31, anew at each run. Only if
+the sums differ a second pass keeps them apart account by account and names the suspects; what is suspected
+is examined exactly.
 
 **Chain.** A change's hash needs only the stored hash of the change before it: a hash join finds it,
 so all processor cores take part.
@@ -17,45 +20,114 @@ from steelyard.core.ids import AccountId
 from steelyard.reconcile.store.snapshot import SCAN_DEADLINE_S
 from steelyard.runtime.database import UnitOfWork
 
-# $2: secret. $3, $4: the accounts that stand for funding and revenue in the tenant's books. `H` is applied
-# twice, because hashint8extended folds its argument to 32 bits first. A balance beyond 2^62 is no
-# balance: 1 stands for it and fits nothing. A held amount of 0 adds nothing.
-_DERIVED = """
+# In all of these: $1 tenant, $2 secret, $3 and $4 the accounts that stand for funding and revenue in the tenant's
+# books, c a change. A number beyond 2^62 is no balance, and its change has a hash of its own that fits nothing. A
+# held amount of 0 adds nothing. hashint8extended folds its argument to 32 bits, hence the upper half in its seed.
+_IN_RANGE = "BETWEEN -4611686018427387904 AND 4611686018427387903"
+_FITS_NOTHING = """hashint8extended(c.seq, hashint8extended(c.seq >> 32,
+                                 hashint8extended(c.account_id, hashint8extended(c.account_id >> 32, $2::bigint))))"""
+_HOLD_STEP = """CASE WHEN c.held_amount = 0 THEN 0
+                                      WHEN c.kind = 'hold'
+                                      THEN hashtextextended(concat_ws('|', 'open', c.seq, c.held_amount, 0), {key})
+                                      ELSE hashtextextended(concat_ws('|', steelyard.hold_status(c.kind), c.target_seq,
+                                               -c.held_amount, CASE c.kind WHEN 'capture' THEN -c.amount::numeric ELSE 0 END),
+                                               {key}) END"""
+_HOLD_KEPT = """hashtextextended(concat_ws('|', 'open', h.seq, h.amount, 0), {key})
+                     # CASE h.status WHEN 'open' THEN 0 ELSE hashtextextended(
+                           concat_ws('|', h.status, h.seq, h.amount, h.captured), {key}) END"""
+_TRANSFERS = """bit_xor(CASE WHEN c.contra_seq IS NOT NULL THEN hashtextextended(CASE WHEN c.amount < 0
+                   THEN concat_ws('|', c.account_id, c.seq, c.contra_id, c.contra_seq, c.kind, c.amount)
+                   ELSE concat_ws('|', c.contra_id, c.contra_seq, c.account_id, c.seq, c.kind, -c.amount) END,
+                   $2::bigint) END)"""
+_ODDLY_SUSPENDED = """a.kind = 'held' AND a.suspended IS DISTINCT FROM 'chain_broken'
+               AND (a.posted - a.held < a.floor) <> (a.suspended IS NOT NULL)"""
+
+
+def _key(account: str) -> str:
+    """Return SQL for the secret of one account. Only for ids from 0 to 2^32 - 1 is it a secret of its own."""
+    return f"hashint8extended({account}, $2::bigint)"
+
+
+def _standing(account: str, seq: str, number: str, mask: str = "$2::bigint") -> str:
+    """Return SQL for `H`: the account stands at `number` after change `seq`, which is below 2^32."""
+    return f"hashint8extended({number}, hashint8extended({account}, {mask}) # {seq} # (({number} >> 32) << 32))"
+
+
+_SINGLE = "c.seq < 4294967296 AND c.account_id BETWEEN 0 AND 4294967295"
+_FUNDED, _SPENT = (
+    f"({_key('c.account_id')} & 2147483647)",
+    f"(({_key('c.account_id')} >> 32) & 2147483647)",
+)
+
+PROVE_ARITHMETIC = f"""
+    WITH changes AS (
+        SELECT bit_xor(CASE WHEN c.balance_after {_IN_RANGE} AND c.amount {_IN_RANGE} AND {_SINGLE}
+                            THEN {_standing("c.account_id", "(c.seq - 1)", "(c.balance_after - c.amount)")}
+                               # {_standing("c.account_id", "c.seq", "c.balance_after")}
+                            ELSE {_FITS_NOTHING} END) AS steps,
+               bit_xor(CASE WHEN c.held_amount = 0 AND c.held_after = 0 THEN 0
+                            WHEN c.held_after {_IN_RANGE} AND c.held_amount {_IN_RANGE} AND {_SINGLE}
+                            THEN CASE WHEN c.held_after = c.held_amount THEN 0
+                                      ELSE {_standing("c.account_id", "(c.seq - 1)", "(c.held_after - c.held_amount)", "~$2::bigint")} END
+                               # CASE WHEN c.held_after = 0 THEN 0
+                                      ELSE {_standing("c.account_id", "c.seq", "c.held_after", "~$2::bigint")} END
+                               # {_HOLD_STEP.format(key=_key("c.account_id"))}
+                            ELSE hashint8extended(1, {_FITS_NOTHING}) END) AS holds,
+               sum(CASE WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}
+                        WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT} END)
+                   FILTER (WHERE c.amount BETWEEN -4294967296 AND 4294967296) AS totals,
+               sum(CASE WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}::numeric
+                        WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT}::numeric END)
+                   FILTER (WHERE c.amount NOT BETWEEN -4294967296 AND 4294967296) AS large_totals,
+               {_TRANSFERS} AS transfers
+          FROM steelyard.change c WHERE c.tenant_id = $1),
+    kept AS (
+        SELECT bit_xor({_HOLD_KEPT.format(key=_key("h.account_id"))}) AS holds,
+               count(*) FILTER (WHERE h.status = 'open' AND h.captured <> 0
+                                   OR h.account_id NOT BETWEEN 0 AND 4294967295) AS odd
+          FROM steelyard.hold h WHERE h.tenant_id = $1),
+    standing AS (
+        SELECT bit_xor({_standing("a.id", "0", "0::bigint")} # {_standing("a.id", "a.seq", "a.posted")}) AS steps,
+               bit_xor(CASE a.held WHEN 0 THEN 0 ELSE {_standing("a.id", "a.seq", "a.held", "~$2::bigint")} END) AS holds,
+               sum(a.total_recharged * ({_key("a.id")} & 2147483647)::numeric
+                   - a.total_spent * (({_key("a.id")} >> 32) & 2147483647)::numeric) AS totals,
+               count(*) FILTER (WHERE a.seq NOT BETWEEN 0 AND 4294967295 OR a.id NOT BETWEEN 0 AND 4294967295
+                                   OR {_ODDLY_SUSPENDED}) AS odd
+          FROM steelyard.account a WHERE a.tenant_id = $1)
+    SELECT coalesce(c.transfers, 0) = 0 AND k.odd + s.odd = 0
+           AND (coalesce(c.steps, 0), coalesce(c.holds, 0) # coalesce(k.holds, 0))
+               = (coalesce(s.steps, 0), coalesce(s.holds, 0))
+           AND coalesce(c.totals, 0) + coalesce(c.large_totals, 0) = coalesce(s.totals, 0)
+      FROM changes c, kept k, standing s
+"""
+
+# The same account by account, the account being no part of `H` then.
+_DERIVED = f"""
     WITH derived AS (
         SELECT c.account_id,
-               bit_xor(CASE WHEN c.balance_after BETWEEN -4611686018427387904 AND 4611686018427387903
-                             AND c.amount BETWEEN -4611686018427387904 AND 4611686018427387903
+               bit_xor(CASE WHEN c.balance_after {_IN_RANGE}
+                             AND c.amount {_IN_RANGE}
                             THEN hashint8extended(c.balance_after - c.amount,
                                                   hashint8extended((c.balance_after - c.amount) >> 32, (c.seq - 1) # $2::bigint))
                                # hashint8extended(c.balance_after, hashint8extended(c.balance_after >> 32, c.seq # $2::bigint))
-                            ELSE 1 END
+                            ELSE {_FITS_NOTHING} END
                      # CASE WHEN c.held_amount = 0 AND c.held_after = 0 THEN 0
-                            WHEN c.held_after BETWEEN -4611686018427387904 AND 4611686018427387903
-                             AND c.held_amount BETWEEN -4611686018427387904 AND 4611686018427387903
+                            WHEN c.held_after {_IN_RANGE}
+                             AND c.held_amount {_IN_RANGE}
                             THEN CASE WHEN c.held_after = c.held_amount THEN 0
                                       ELSE hashint8extended(c.held_after - c.held_amount,
                                                hashint8extended((c.held_after - c.held_amount) >> 32, (c.seq - 1) # ~$2::bigint)) END
                                # CASE WHEN c.held_after = 0 THEN 0
                                       ELSE hashint8extended(c.held_after, hashint8extended(c.held_after >> 32, c.seq # ~$2::bigint)) END
-                               # CASE WHEN c.held_amount = 0 THEN 0
-                                      WHEN c.kind = 'hold'
-                                      THEN hashtextextended(concat_ws('|', 'open', c.seq, c.held_amount, 0), $2::bigint)
-                                      ELSE hashtextextended(concat_ws('|', steelyard.hold_status(c.kind), c.target_seq,
-                                               -c.held_amount, CASE c.kind WHEN 'capture' THEN -c.amount::numeric ELSE 0 END),
-                                               $2::bigint) END
-                            ELSE 1 END) AS fingerprint,
+                               # {_HOLD_STEP.format(key="$2::bigint")}
+                            ELSE hashint8extended(1, {_FITS_NOTHING}) END) AS fingerprint,
                sum(c.amount) FILTER (WHERE c.contra_id = ANY ($3::bigint[])) AS recharged,
                sum(c.amount) FILTER (WHERE c.contra_id = ANY ($4::bigint[])) AS spent,
-               bit_xor(CASE WHEN c.contra_seq IS NOT NULL THEN hashtextextended(CASE WHEN c.amount < 0
-                   THEN concat_ws('|', c.account_id, c.seq, c.contra_id, c.contra_seq, c.kind, c.amount)
-                   ELSE concat_ws('|', c.contra_id, c.contra_seq, c.account_id, c.seq, c.kind, -c.amount) END, $2::bigint) END
-                   ) AS transfers
+               {_TRANSFERS} AS transfers
           FROM steelyard.change c WHERE c.tenant_id = $1 GROUP BY c.account_id),
     kept AS (
         SELECT h.account_id,
-               bit_xor(hashtextextended(concat_ws('|', 'open', h.seq, h.amount, 0), $2::bigint)
-                     # CASE h.status WHEN 'open' THEN 0 ELSE hashtextextended(
-                           concat_ws('|', h.status, h.seq, h.amount, h.captured), $2::bigint) END) AS fingerprint,
+               bit_xor({_HOLD_KEPT.format(key="$2::bigint")}) AS fingerprint,
                sum(h.captured) FILTER (WHERE h.status = 'open') AS captured_open
           FROM steelyard.hold h WHERE h.tenant_id = $1 GROUP BY h.account_id),
     standing AS (
@@ -63,8 +135,7 @@ _DERIVED = """
                # hashint8extended(a.posted, hashint8extended(a.posted >> 32, a.seq # $2::bigint))
                # CASE a.held WHEN 0 THEN 0
                       ELSE hashint8extended(a.held, hashint8extended(a.held >> 32, a.seq # ~$2::bigint)) END AS fingerprint,
-               a.kind = 'held' AND a.suspended IS DISTINCT FROM 'chain_broken'
-               AND (a.posted - a.held < a.floor) <> (a.suspended IS NOT NULL) AS is_oddly_suspended
+               {_ODDLY_SUSPENDED} AS is_oddly_suspended
           FROM steelyard.account a WHERE a.tenant_id = $1)
 """
 
@@ -83,7 +154,25 @@ SCREEN_ARITHMETIC = (
 """
 )
 
+
+def _place(account: str, seq: str) -> str:
+    """Return SQL for a hash of an account and a `seq`, of any size both."""
+    key = f"hashint8extended({account}, $2::bigint # (({account} >> 32) << 32))"
+    return f"hashint8extended({seq}, {key} # (({seq} >> 32) << 32))"
+
+
 # Requests against changes, by the same means; counted too, since a request named twice would cancel itself.
+PROVE_REQUESTS = f"""
+    WITH answered AS (
+        SELECT coalesce(bit_xor({_place("c.account_id", "c.seq")}), 0) AS fingerprint, count(*) AS times
+          FROM steelyard.change c
+         WHERE c.tenant_id = $1 AND steelyard.has_operation(c.kind, c.amount, c.target_seq, c.contra_seq)),
+    asked AS (
+        SELECT coalesce(bit_xor({_place("o.account_id", "o.seq")}), 0) AS fingerprint, count(*) AS times
+          FROM steelyard.operation o WHERE o.tenant_id = $1)
+    SELECT (w.fingerprint, w.times) = (k.fingerprint, k.times) FROM answered w, asked k
+"""
+
 SCREEN_REQUESTS = """
     WITH answered AS (
         SELECT c.account_id, bit_xor(hashint8extended(c.seq, $2::bigint)) AS fingerprint, count(*) AS times
@@ -135,7 +224,10 @@ ZERO_HASH = bytes(32)
 
 
 async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
-    """Return the accounts whose steps, numbers, totals, holds or transfers may be wrong. One pass."""
+    """Return the accounts whose steps, numbers, totals, holds or transfers may be wrong.
+
+    One pass if nothing is wrong; up to three otherwise.
+    """
     books = await uow.fetchrow(
         """
         SELECT coalesce(array_agg(funding_id), '{}') AS funding, coalesce(array_agg(revenue_id), '{}') AS revenue
@@ -144,14 +236,10 @@ async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
         uow.tenant,
     )
     assert books is not None
-    rows = await uow.connection.fetch(
-        SCREEN_ARITHMETIC,
-        uow.tenant,
-        secrets.randbits(62),
-        books["funding"],
-        books["revenue"],
-        timeout=SCAN_DEADLINE_S,
-    )
+    arguments = (uow.tenant, secrets.randbits(62), books["funding"], books["revenue"])
+    if await uow.connection.fetchval(PROVE_ARITHMETIC, *arguments, timeout=SCAN_DEADLINE_S):
+        return set()
+    rows = await uow.connection.fetch(SCREEN_ARITHMETIC, *arguments, timeout=SCAN_DEADLINE_S)
     suspects = {AccountId(row["account_id"]) for row in rows if row["account_id"] is not None}
     if any(row["transfers"] for row in rows):
         unmatched = await uow.connection.fetch(
@@ -162,8 +250,14 @@ async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
 
 
 async def screen_requests(uow: UnitOfWork) -> set[AccountId]:
-    """Return the accounts whose changes and requests may disagree. One pass over changes and keys."""
-    return await _suspects(uow, SCREEN_REQUESTS, secrets.randbits(62))
+    """Return the accounts whose changes and requests may disagree.
+
+    One pass over changes and keys if none do; two otherwise.
+    """
+    arguments = (uow.tenant, secrets.randbits(62))
+    if await uow.connection.fetchval(PROVE_REQUESTS, *arguments, timeout=SCAN_DEADLINE_S):
+        return set()
+    return await _suspects(uow, SCREEN_REQUESTS, arguments[1])
 
 
 async def screen_chain(uow: UnitOfWork) -> set[AccountId]:
