@@ -64,6 +64,7 @@ PROCESS_EDGES: frozenset[str] = frozenset(
     {
         "src/steelyard/cli/main.py",  # a command's end: a sentence and an exit code
         "src/steelyard/ledger/commit.py",  # a background task: its callers must be answered
+        "src/steelyard/live/gateway.py",  # work for one session must not end the others
         "src/steelyard/runtime/bus.py",  # calls listeners it does not know
         "src/steelyard/runtime/edge.py",  # every request: what a handler raises is told to the client
         "src/steelyard/runtime/redis/hearing.py",  # calls hooks it does not know

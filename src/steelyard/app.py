@@ -46,7 +46,7 @@ from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.collector import spare_what_stays
 from steelyard.runtime.database import Database
 from steelyard.runtime.docs_page import DOCS_ROUTES
-from steelyard.runtime.edge import Edge, EdgeLimits
+from steelyard.runtime.edge import Edge, edge_limits
 from steelyard.runtime.errors_out import start_error_reports, stop_error_reports
 from steelyard.runtime.health import HEALTH_ROUTES
 from steelyard.runtime.hot_routes import HotRoute, HotTable
@@ -60,7 +60,7 @@ from steelyard.runtime.redis.from_settings import open_redis_of, relay_beside
 from steelyard.runtime.redis.readings import redis_readings
 from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
-from steelyard.runtime.server_options import server_options as server_options
+from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
 
 _log = structlog.get_logger()
@@ -145,8 +145,8 @@ async def open_services(
         database = await closing.enter_async_context(_open_database(url, settings.pool_size))
         authenticator = await open_authenticator(database, settings, clock, made_secret=made_secret)
         bus = InProcessBus()
-        ports = RedisPorts(bus, KnownOwners(database, clock), clock)
-        redis = await closing.enter_async_context(open_redis_of(settings, database, ports))
+        redis_ports = RedisPorts(bus, KnownOwners(database, clock), clock)
+        redis = await closing.enter_async_context(open_redis_of(settings, database, redis_ports))
         cache: BalanceCache = redis.cache if redis else InProcessCache(clock)
         deadline = timedelta(milliseconds=settings.commit_deadline_ms)
         publish = PublishChanges(bus, cache, clock)
@@ -154,11 +154,8 @@ async def open_services(
         closing.push_async_callback(commit.close, drain=DRAIN)
         reader = BalanceReader(database, cache, clock)
         figures = figures or Figures()
-        live = Live.open(
-            LivePorts(database, reader, authenticator, bus, clock),
-            settings,
-            allows_localhost=made_secret is not None or settings.host in LOOPBACK,
-        )
+        ports = LivePorts(database, reader, authenticator, bus, clock)
+        live = _open_live(settings, ports, redis, is_embedded=made_secret is not None)
         closing.push_async_callback(live.close)
         services = Services(
             settings=settings,
@@ -199,6 +196,17 @@ async def _open_database(url: str, pool_size: int) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
+
+
+def _open_live(
+    settings: Settings, ports: LivePorts, redis: RedisLink | None, *, is_embedded: bool
+) -> Live:
+    """Open the live gateway, and have Redis tell it what to look at sooner."""
+    allows_localhost = is_embedded or settings.host in LOOPBACK
+    live = Live.open(ports, settings, allows_localhost=allows_localhost)
+    if redis is not None:
+        redis.hearing.suspect, redis.hearing.resumed = live.gateway.suspect, live.gateway.resumed
+    return live
 
 
 async def _check_schema(database: Database) -> None:
@@ -344,13 +352,7 @@ def create_app(
         AsyncExitStackMiddleware(application.router),
         HotTable(HOT_ROUTES),
         None,
-        EdgeLimits(
-            settings.body_limit_bytes,
-            settings.bulk_body_limit_bytes,
-            settings.commit_deadline_ms / 1000,
-            settings.request_deadline_ms / 1000,
-            settings.reconcile_deadline_ms / 1000,
-        ),
+        edge_limits(settings),
         figures.requests,
         AccessLog(settings.log_format, sys.stderr, settings.log_level in ("debug", "info")),
     )
@@ -364,6 +366,11 @@ def create_app_from_environment() -> Application:
     dsn = settings.sentry_dsn and settings.sentry_dsn.get_secret_value()
     start_error_reports(dsn or None, release=__version__)
     return create_app(settings)
+
+
+def server_options(settings: Settings) -> dict[str, Any]:
+    """Return what `uvicorn.Config` is given beside the application."""
+    return options_of_server(settings)
 
 
 def openapi_document() -> dict[str, Any]:

@@ -84,26 +84,6 @@ class PublishChanges:
             )
         )
 
-    def refused_topup(self, topup: Topup, balance: Balance) -> None:
-        """Publish that a top-up was refused; `balance` is where its account stands, which did not move."""
-        self.bus.publish(
-            BalanceEvent(
-                event="transaction_failed",
-                tenant=balance.tenant,
-                account=balance.account,
-                user=balance.user,
-                currency=balance.currency.code,
-                seq=None,
-                kind=Kind.TOPUP,
-                amount=0,
-                posted=balance.posted,
-                held=balance.held,
-                at=topup.processed_at or self.clock.now(),
-                transaction=None,
-                reference=topup.id,
-            )
-        )
-
     def _tell(self, step: Posted) -> None:
         digits = find_currency(step.currency).digits
         self.cache.set_if_newer(

@@ -10,7 +10,7 @@ import structlog
 from steelyard.access.authenticate import Authenticator
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
-from steelyard.core.ids import AccountId, TenantId
+from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.live.admit import Origins, admit
 from steelyard.live.client_events import do_client_event
 from steelyard.live.events import refusal_of
@@ -252,10 +252,15 @@ class Gateway:
             self._is_draining = True
             asyncio.get_running_loop().call_soon(self._drain)
 
-    def suspect(self, tenant: TenantId, account: AccountId) -> None:
-        """Look at an account soon: somebody said something of it that cannot be believed, or was lost."""
-        if (tenant, account) in self.watches:
-            self.sweep.suspect((tenant, account))
+    def suspect(self, tenant: TenantId, account: AccountId | None, user: UserId | None) -> None:
+        """Look at an account soon, or at all that a user's sessions show: a message of it could not be believed."""
+        if account is not None:
+            if (tenant, account) in self.watches:
+                self.sweep.suspect((tenant, account))
+        elif user is not None:
+            for session in self.rooms.get((tenant, user), ()):
+                for shown in session.seats:
+                    self.sweep.suspect((tenant, shown))
 
     def resumed(self) -> None:
         """Look at every account soon: a messenger was away and has come back."""

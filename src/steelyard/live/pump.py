@@ -19,17 +19,12 @@ class Rest:
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Go on where it waits."""
-        waits_for = self._waits_for
         try:
-            while True:
-                try:
-                    given = yield waits_for
-                except BaseException as error:
-                    waits_for = self._coroutine.throw(error)
-                else:
-                    waits_for = self._coroutine.send(given)
-        except StopIteration:
-            return
+            yield self._waits_for
+        except asyncio.CancelledError:
+            self._coroutine.close()
+            raise
+        yield from self._coroutine.__await__()
 
 
 def step(coroutine: Coroutine[Any, Any, None]) -> Rest | None:

@@ -29,6 +29,7 @@ from steelyard.runtime.request_body import (
     receive_body,
     replay,
 )
+from steelyard.runtime.settings import Settings
 from steelyard.runtime.strict_json import parse_json
 from steelyard.runtime.whole_answers import EXTENSION, SendWhole
 
@@ -68,6 +69,17 @@ class EdgeLimits:
     """Every other route."""
     reconcile_s: float
     """Routes that prove all of a tenant's balances, once their body is here."""
+
+
+def edge_limits(settings: Settings) -> EdgeLimits:
+    """Return what the settings allow one request."""
+    return EdgeLimits(
+        settings.body_limit_bytes,
+        settings.bulk_body_limit_bytes,
+        settings.commit_deadline_ms / 1000,
+        settings.request_deadline_ms / 1000,
+        settings.reconcile_deadline_ms / 1000,
+    )
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from steelyard.runtime.settings import Settings
 from steelyard.runtime.whole_answers import WholeAnswers
 
 
-def server_options(settings: Settings) -> dict[str, Any]:
+def options_of_server(settings: Settings) -> dict[str, Any]:
     """Return what `uvicorn.Config` is given beside the application: ours is the only access log."""
     return {
         "host": settings.host,
