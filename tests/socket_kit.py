@@ -97,7 +97,7 @@ class PlainGateway:
 
 def free_socket() -> socket.socket:
     """Return a socket bound to a free port of this machine."""
-    bound = socket.socket()
+    bound = socket.socket(proto=socket.IPPROTO_TCP)  # asyncio then sends small pieces at once
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", 0))
     return bound

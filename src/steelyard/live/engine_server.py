@@ -28,7 +28,7 @@ class BalanceEngine(engineio.AsyncServer):  # type: ignore[misc]
     def use_our_parts(self, make_queue: Callable[[], EngineQueue]) -> None:
         """Give every socket our queue and WebSocket, and every answer of polling our headers."""
         self.make_queue = make_queue
-        self._async = {
+        self._async: dict[str, Any] = {
             **self._async,
             "websocket": EngineWebSocket,
             "make_response": _private_response(self._async["make_response"]),

@@ -338,15 +338,18 @@ class SocketIoAdapter:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            now_s = self._clock.monotonic_s()
-            for connection in self._connections():
-                if connection.ended_at_s is not None:
-                    if connection.driver is None or now_s - connection.ended_at_s > CLOSING_S:
-                        self._cut(connection)
-                elif self._is_silent(connection) or (
-                    connection.session is None and now_s - connection.idle_since_s > IDLE_LIMIT_S
-                ):
-                    connection.close()
+            self._end_what_should()
+
+    def _end_what_should(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for connection in self._connections():
+            if connection.ended_at_s is not None:
+                if connection.driver is None or now_s - connection.ended_at_s > CLOSING_S:
+                    self._cut(connection)
+            elif self._is_silent(connection) or (
+                connection.session is None and now_s - connection.idle_since_s > IDLE_LIMIT_S
+            ):
+                connection.close()
 
     def _is_silent(self, connection: EngineConnection) -> bool:
         """Whether a ping was not answered; python-engineio notes its time of the day."""
