@@ -39,6 +39,7 @@ class RedisCache:
     writer: RedisWriter
     clock: Clock
     counts: RedisCounts
+    read_deadline_s: float = READ_DEADLINE_S
     _waiting: deque[tuple[Place, asyncio.Future[CachedBalance | None]]] = field(
         default_factory=deque
     )
@@ -61,7 +62,7 @@ class RedisCache:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._answer_all(), name="cached balances")
         try:
-            async with asyncio.timeout(READ_DEADLINE_S):
+            async with asyncio.timeout(self.read_deadline_s):
                 return await answer
         except TimeoutError:
             return None
@@ -116,10 +117,10 @@ class RedisCache:
         if self.clock.monotonic_s() < self._not_before_s:
             return {}
         try:
-            async with asyncio.timeout(READ_DEADLINE_S):
+            async with asyncio.timeout(self.read_deadline_s):
                 if self._connection is None or not self._connection.is_connected:
                     self._connection = await self.server.connect("reading")
-                held = await self._read(self._connection, places, deadline_s=READ_DEADLINE_S)
+                held = await self._read(self._connection, places, deadline_s=self.read_deadline_s)
         except DatabaseUnavailable:
             return {}
         except LOST:

@@ -76,13 +76,18 @@ class Hints:
     _seen: OrderedDict[bytes, datetime] = field(default_factory=OrderedDict)
 
     def write(self, event: BalanceEvent, *, is_primary: bool) -> list[tuple[str, str]]:
-        """Return the messages that tell of an event of a user's account, each with its channel, in order."""
+        """Return the messages that tell of an event of a user's account, each with its channel, in order.
+
+        The first is the hint; those after it are for old listeners and are not signed.
+        """
         assert event.user is not None, "books are told to nobody"
         channel = channel_of(event.tenant, is_primary=is_primary)
         user = msgspec.json.encode(event.user).decode()
+        (name, said), *others = _texts_of(event)
+        hint = self._signed(channel, f'{{"event":"{name}","userId":{user},{said}')
         return [
-            (channel, self._signed(channel, f'{{"event":"{name}","userId":{user},{said}'))
-            for name, said in _texts_of(event)
+            (channel, hint),
+            *((channel, f'{{"event":"{name}","userId":{user},{said}}}') for name, said in others),
         ]
 
     def is_own(self, message: bytes) -> bool:
@@ -154,7 +159,7 @@ def whose(message: bytes) -> tuple[str | None, str | None]:
 
 
 def _texts_of(event: BalanceEvent) -> list[tuple[str, str]]:
-    """Return names and members of the messages, the first without its brace and all without their end."""
+    """Return names and members of the messages, without braces."""
     kind = f',"kind":"{event.kind}"'
     if event.seq is not None:
         previous = event.available - event.amount
