@@ -26,14 +26,10 @@ RETRY_MS: Final = 2_000
 """How long a browser waits before it comes back."""
 
 _HEARTBEAT = LiveEvent("", "")
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"text/event-stream"),
-        (b"x-accel-buffering", b"no"),  # proxies that would collect events let them through
-    ],
-}
+_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"x-accel-buffering", b"no"),  # proxies that would collect events let them through
+)
 
 
 class StreamRefused(SteelyardError):
@@ -92,9 +88,10 @@ async def stream_balance(request: HotRequest) -> Answer | Stream:
     again. Answers go on until the client leaves; a comment is sent every 20 s.
     """
     services: StreamServices = request.services
-    stream = EventStream()
+    hello = _hello_of(request)
+    stream = EventStream(hello.origin)
     try:
-        session = await services.live.gateway.open(_hello_of(request), stream)
+        session = await services.live.gateway.open(hello, stream)
     except Refused as refused:
         if refused.error is not None:
             raise refused.error from None
@@ -144,6 +141,8 @@ def _block(event: LiveEvent) -> str:
 class EventStream:
     """One stream. The gateway's `Transport`."""
 
+    origin: str | None = None
+    """Of the page that asked; one that may not connect is refused before anything is sent."""
     session: Session | None = None
     pump: Pump | None = None
     is_cut: bool = False
@@ -168,7 +167,7 @@ class EventStream:
         assert session is not None, "opened before"
         self._task = asyncio.current_task()
         try:
-            await send(dict(_START))
+            await send(_start(self.origin))
             if session.ended is not None:
                 await send(_body("", is_last=True))
                 return
@@ -224,6 +223,13 @@ class EventStream:
         self.is_cut = True
         if self._task is not None:
             self._task.cancel()
+
+
+def _start(origin: str | None) -> Message:
+    """Return the answer's head; it lets the page's browser read what the gateway lets the page hear."""
+    shared = () if origin is None else ((b"access-control-allow-origin", origin.encode("latin-1")),)
+    headers = [*_HEADERS, (b"vary", b"origin"), *shared]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _body(text: str, *, is_last: bool = False) -> Message:
