@@ -47,12 +47,13 @@ def _print(findings: "list[Finding]") -> None:
 
 
 async def diagnose(settings: "Settings") -> "list[Finding]":
-    """Return what was looked at: Python, settings, port, disk, database, schema, role guard."""
+    """Return what was looked at: Python, settings, port, disk, Redis, database, schema, role guard."""
     from steelyard.runtime.embedded.diagnose import diagnose_embedded_postgres
 
     findings = [_look_at_python(), _look_at_port(settings)]
     if settings.database_url is None:
         findings += await asyncio.to_thread(diagnose_embedded_postgres, settings.data_dir)
+    findings.append(await _look_at_redis(settings))
     findings.append(_look_at_token_secret(settings))
     return findings + await _look_at_database(settings)
 
@@ -77,6 +78,15 @@ def _look_at_port(settings: "Settings") -> "Finding":
     except CommandFailed as error:
         remedy = "Stop the program that has it (perhaps a running steelyard), or set STEELYARD_PORT"
         return Finding(name, ok=False, what=str(error), remedy=remedy)
+
+
+async def _look_at_redis(settings: "Settings") -> "Finding":
+    from steelyard.runtime.valkey.diagnose import diagnose_embedded_valkey, diagnose_redis
+
+    address = settings.redis_address
+    if address is not None:
+        return await diagnose_redis(address.get_secret_value())
+    return await asyncio.to_thread(diagnose_embedded_valkey, settings.data_dir)
 
 
 def _look_at_token_secret(settings: "Settings") -> "Finding":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +13,10 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 def _check_redis_url(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(REDIS_SCHEMES):
         raise ValueError(f"must begin with {', '.join(REDIS_SCHEMES)}")
+    try:
+        _ = urlsplit(url.get_secret_value()).port
+    except ValueError:  # it would quote a part of the password
+        raise ValueError("is no address; percent-encode special characters in it") from None
     return url
 
 

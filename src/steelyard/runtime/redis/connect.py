@@ -37,7 +37,20 @@ class RedisServer:
         Raises:
             RedisError, OSError, TimeoutError: It does not answer within a second, or refuses.
         """
-        options: dict[str, Any] = dict(parse_url(self.url))
+        connection = self._make(purpose)
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    def _make(self, purpose: str) -> AbstractConnection:
+        try:
+            options: dict[str, Any] = dict(parse_url(self.url))
+        except ValueError:
+            raise RedisError("the address cannot be read") from None
         kind: type[AbstractConnection] = options.pop("connection_class", Connection)
         options |= {
             "protocol": 2,
@@ -47,14 +60,10 @@ class RedisServer:
             "socket_connect_timeout": CONNECT_DEADLINE_S,
             "health_check_interval": 0,
         }
-        connection = kind(**options)
         try:
-            async with asyncio.timeout(CONNECT_DEADLINE_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        return connection
+            return kind(**options)
+        except TypeError:  # a word in the address's query that is no option
+            raise RedisError("the address has an option nobody knows") from None
 
 
 async def ask_all(
