@@ -13,6 +13,7 @@ from steelyard.live.events import BALANCE_INITIAL, LiveEvent, replayed_events_of
 from steelyard.live.heal import DEADLINE_S
 from steelyard.live.session import Seat, Session
 from steelyard.live.store import Place, list_account_ids, load_changes_after
+from steelyard.live.transport import Ending
 from steelyard.live.watch import Watch
 from steelyard.runtime.database import Database
 from steelyard.runtime.event_payloads import balance_payload
@@ -80,34 +81,36 @@ class Join:
             watch.listeners.discard(seat)
             return
         seat.currency = balance.currency.code
-        balance, extra = await self._catch_up(seat, balance, asked)
-        await session.room()
+        balance, extra = await self._catch_up(seat, watch, balance, asked)
         session.put(initial_of(seat, (balance.posted, balance.held, balance.seq), extra))
         seat.begin(balance.seq, balance.posted, balance.held)
         watch.start_at(balance.seq)
 
     async def _catch_up(
-        self, seat: Seat, balance: Balance, asked: int | None
+        self, seat: Seat, watch: Watch, balance: Balance, asked: int | None
     ) -> tuple[Balance, str]:
         """Replay what was missed, and read again while more happens than is kept meanwhile.
 
         Returns:
-            Where the account stands now, and what `balance_initial` says of the resumption.
+            Where the account stands now, and what `balance_initial` says of the resumption; what was told after that
+            is kept in the seat.
         """
         session = seat.session
         extra = _resumption(asked, balance.seq)
-        replayed_to = asked if extra == _RESUMED and asked is not None else None
+        replayed_to = asked if extra == _RESUMED else None
         for _ in range(AGAIN_MAX):
             if replayed_to is not None:
                 await self._replay(seat, replayed_to, balance.seq)
                 replayed_to = balance.seq
-            if not seat.is_overrun:
-                break
+            await session.room()
+            if not seat.must_read_again(balance.seq, watch.told):
+                return balance, extra
             seat.begin_again()
             balance = await self._read_balance(session, seat.account)
             if replayed_to is not None and balance.seq - replayed_to > REPLAY_MAX:
                 extra, replayed_to = _resumption(replayed_to, balance.seq), None
-        return balance, extra
+        session.end(Ending.TOO_SLOW)
+        raise asyncio.CancelledError
 
     async def _replay(self, seat: Seat, after: int, until: int) -> None:
         if after == until:

@@ -69,6 +69,19 @@ class Seat:
         for step, told_as in kept:
             self._tell(step, told_as)
 
+    def must_read_again(self, head: int, told: int | None) -> bool:
+        """Say whether steps after `head` have passed that were not kept: too many, or told before it was read.
+
+        Args:
+            head: The `seq` at which the account was read for this seat.
+            told: The last `seq` the watch has told; another seat may have read the account later and begun there.
+        """
+        if self.is_overrun:
+            return True
+        if told is None or told <= head:
+            return False
+        return not self.held_back or (self.held_back[0][0].seq or 0) > head + 1
+
     def begin_again(self) -> None:
         """Go back to reading the account; what is told meanwhile is kept."""
         self.position, self.is_overrun, self.held_back = None, False, []
