@@ -94,7 +94,13 @@ class Page:
 
     async def wait_until(self, expression: str, *, deadline_s: float = 10.0) -> None:
         """Wait until a JavaScript expression is true in the page."""
-        await self.run("waitForFunction", expression, None, {"timeout": deadline_s * 1000})
+        await self._script.call(
+            "waitUntil",
+            self._number,
+            expression,
+            deadline_s * 1000,
+            deadline_s=deadline_s + LAUNCH_DEADLINE_S,
+        )
 
     async def wait_for(self, selector: str, *, deadline_s: float = 10.0) -> None:
         """Wait until an element is there and can be seen."""

@@ -15,6 +15,7 @@ from tests.browser.install import Clients, NoNode, NotInstalled, install_clients
 from tests.browser.node_script import NodeScript
 from tests.browser.socket_client import SocketClients
 from tests.browser.wscat import Wscat
+from tests.e2e.database_proxy import DatabaseProxy
 from tests.e2e.scene import Scene
 from tests.e2e.server_kit import Server, free_port, start_server
 from tests.world import FreshDatabase, World, drop_database, make_fresh
@@ -146,3 +147,18 @@ async def superuser(product_database: FreshDatabase) -> AsyncIterator[Connection
 async def scene(product: Server, superuser: Connection) -> Scene:
     """Makes users, accounts and money through the API."""
     return Scene(product, superuser)
+
+
+@pytest_asyncio.fixture
+async def cable() -> AsyncIterator[Callable[[str], Awaitable[DatabaseProxy]]]:
+    """Lays a cable to a server's URL, to be pulled (`go_away`) and put back (`come_back`); clients use its `port`."""
+    laid: list[DatabaseProxy] = []
+
+    async def lay(url: str) -> DatabaseProxy:
+        laid.append(DatabaseProxy(url))
+        await laid[-1].open()
+        return laid[-1]
+
+    yield lay
+    for one in laid:
+        await one.close()

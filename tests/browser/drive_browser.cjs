@@ -51,6 +51,14 @@ answer(
     goto: async (id, url) => (await pages.get(id).goto(url))?.status() ?? null,
     // Any method of Playwright's Page; a dotted name reaches further: `keyboard.press`, `context.setOffline`.
     run: (id, method, ...given) => run(pages.get(id), method, given),
+    // By asking again and again: Playwright's own way to wait needs `unsafe-eval`, which a good page forbids.
+    waitUntil: async (id, expression, deadlineMs) => {
+      const end = Date.now() + deadlineMs;
+      while (!(await pages.get(id).evaluate(expression))) {
+        if (Date.now() > end) throw new Error(`never true in ${deadlineMs} ms: ${expression}`);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    },
     axe: async (id) => {
       await pages.get(id).evaluate(fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
       return pages.get(id).evaluate(async () => {

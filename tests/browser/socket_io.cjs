@@ -30,14 +30,17 @@ answer(
       sockets.set(name, socket);
       listen(name, socket, insideConnect);
     },
-    // A client that keeps its positions, as docs and decision 9 advise, and offers them whenever it connects.
+    // A client that keeps its positions and offers them whenever it connects: a completed transaction moves one, and so
+    // does a balance that no transaction follows (a hold, a release), if nothing lies between.
     openWithPositions: (name, url, token, options = {}) => {
       const positions = {};
       const auth = (give) => give({ token, positions });
       const socket = io(url, { reconnectionDelay: 50, reconnectionDelayMax: 200, ...options, auth });
       socket.onAny((event, data) => {
-        const isPosition = event === "transaction_completed" || event === "balance_initial";
-        if (isPosition && data.accountId) positions[data.accountId] = data.seq;
+        const { accountId, seq, prevSeq, transactionType } = data ?? {};
+        const isLone = event === "balance_updated" && ["hold", "release"].includes(transactionType);
+        if (event === "transaction_completed" || event === "balance_initial") positions[accountId] = seq;
+        else if (isLone && positions[accountId] === prevSeq) positions[accountId] = seq;
       });
       sockets.set(name, socket);
       listen(name, socket, []);
