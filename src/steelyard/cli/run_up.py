@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -26,6 +27,7 @@ from steelyard.cli.page import make_page_address, noted_address
 from steelyard.cli.program import Program
 from steelyard.cli.progress import Steps
 from steelyard.cli.reach import check_schema, explained_as
+from steelyard.cli.replay_month import IDLE_S, Replay, ReplayPorts
 from steelyard.cli.serving import Ending, Server, server_for
 from steelyard.core.ids import DEFAULT_TENANT
 from steelyard.ledger.import_purchases import ImportOutcome
@@ -44,6 +46,7 @@ from steelyard.runtime.datafolder import (
 from steelyard.runtime.instance import start_instance
 from steelyard.runtime.logs import configure_logs
 from steelyard.runtime.provision import is_administrator, prepare_database
+from steelyard.runtime.repeat import repeat
 from steelyard.runtime.settings import Settings
 from steelyard.runtime.valkey import embedded_valkey
 
@@ -57,6 +60,7 @@ class UpOptions:
 
     settings: Settings
     wants_demo: bool | None
+    wants_replay: bool
     wants_json: bool
     wants_json_logs: bool
 
@@ -121,6 +125,7 @@ async def _run(
             page_sessions=_page_sessions(settings, ready.folder, secret),
         )
         await closing.enter_async_context(application.router.lifespan_context(application))
+        _start_replay(application.state.steelyard, ready, options, closing=closing)
         server = server_for(application, program.server_options(settings))
         listen_on(bound)
     ending.server = server
@@ -250,9 +255,25 @@ async def _load_demo(
         )
 
 
-async def _end(loading: "asyncio.Task[ImportOutcome]") -> None:
-    loading.cancel()
-    await asyncio.wait({loading})
+def _start_replay(
+    services: Any, ready: Prepared, options: UpOptions, *, closing: AsyncExitStack
+) -> None:
+    """Replay the month for whoever watches, until the server ends; only in a database that has the demo's month."""
+    is_demo = ready.is_embedded or options.wants_demo is True
+    has_month = read_demo_state(ready.folder) in (DemoState.LOADING, DemoState.LOADED)
+    if not (options.wants_replay and is_demo and has_month):
+        return
+    ports = ReplayPorts(
+        services.database, services.commit, services.reader, services.live.gateway.watches.keys
+    )
+    replay = Replay(ports, ready.folder)
+    playing = asyncio.create_task(repeat("replay of the month", replay.turn, every_s=IDLE_S))
+    closing.push_async_callback(_end, playing)
+
+
+async def _end(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _url_of(settings: Settings, port: int) -> str:

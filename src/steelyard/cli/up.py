@@ -11,7 +11,7 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    help="Start everything in one process: PostgreSQL, the API, and a month of real demo data."
+    help="Start everything in one process: PostgreSQL, the API, the live page, and a month of real demo data."
 )
 def up(
     context: typer.Context,
@@ -34,6 +34,13 @@ def up(
             show_default=False,
         ),
     ] = None,
+    wants_replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay/--no-replay",
+            help="Replay the demo's month for cards that somebody watches on the live page.",
+        ),
+    ] = True,
     wants_json_logs: Annotated[
         bool,
         typer.Option("--json-logs", help="Write steps and logs as JSON lines, each request too."),
@@ -58,6 +65,10 @@ def up(
             quiet["log_level"] = "warning"
         settings = settings.model_copy(update=quiet)
     options = UpOptions(
-        settings, wants_demo=wants_demo, wants_json=wants_json, wants_json_logs=wants_json_logs
+        settings,
+        wants_demo=wants_demo,
+        wants_replay=wants_replay,
+        wants_json=wants_json,
+        wants_json_logs=wants_json_logs,
     )
     run_in_loop(run_up(lambda: program_of(context), options), wants_uvloop=wants_uvloop)

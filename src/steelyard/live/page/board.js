@@ -68,6 +68,7 @@ export function showBalance(now, held, seq) {
   $("amount").textContent = money(now);
   $("seq").textContent = seq;
   $("held").textContent = money(held);
+  $("held").parentElement.hidden = held === 0;
   addPoint(seq, now);
 }
 
@@ -92,11 +93,13 @@ function speak() {
 function aboutOf(change) {
   const told = change.details ?? {};
   const word = WORDS[change.kind] ?? change.kind;
-  return { what: told.merchant || told.description || word, word, on: told.date };
+  const on = told.date && new Date(`${told.date}T12:00`).toLocaleDateString(undefined, { dateStyle: "medium" });
+  const what = told.merchant || told.description || word;
+  return { what, about: on ? `for ${on}` : what === word ? null : word };
 }
 
 export function showChange(change, isNew) {
-  const { what, word, on } = aboutOf(change);
+  const { what, about } = aboutOf(change);
   let row = rows.get(change.seq);
   if (!row) {
     row = { item: element("li", isNew ? "new" : ""), what: element("span", "what"), sum: element("span"), about: element("span", "about"), after: element("span", "after") };
@@ -111,18 +114,18 @@ export function showChange(change, isNew) {
   row.after.textContent = money(change.available_after);
   addPoint(change.seq, change.available_after);
   const at = new Date(change.posted_at).toLocaleTimeString();
-  row.about.textContent = [`#${change.seq}`, what === word ? null : word, on ? `of ${on}` : null, at].filter(Boolean).join(" · ");
+  row.about.textContent = [`#${change.seq}`, about, at].filter(Boolean).join(" · ");
 }
 
 // Newest on top; a row that comes late takes the place its number says.
 function place(item, seq) {
   const feed = $("feed");
   feed.querySelector(".empty")?.remove();
-  item.dataset.seq = seq;
-  const below = [...feed.children].find((one) => one.dataset.seq && Number(one.dataset.seq) < seq);
+  item.dataset.at = seq;
+  const below = [...feed.children].find((one) => Number(one.dataset.at) < seq);
   feed.insertBefore(item, below ?? null);
   while (feed.children.length > ROWS) {
-    rows.delete(Number(feed.lastChild.dataset.seq));
+    rows.delete(Number(feed.lastChild.dataset.at));
     feed.lastChild.remove();
   }
 }
@@ -130,9 +133,7 @@ function place(item, seq) {
 export function showRefusal(text) {
   const item = element("li", "new");
   item.append(element("span", "refusal", text), element("span", "about", new Date().toLocaleTimeString()));
-  $("feed").querySelector(".empty")?.remove();
-  $("feed").prepend(item);
-  if ($("feed").children.length > ROWS) $("feed").lastChild.remove();
+  place(item, card.seq + 0.5); // it changed nothing: between two changes
 }
 
 function addPoint(seq, after) {

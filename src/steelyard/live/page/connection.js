@@ -4,6 +4,7 @@ const PAUSE_MS = 400;
 const LONGEST_PAUSE_MS = 15_000;
 const PROBE_MS = 25_000;
 const ANSWER_MS = 5_000;
+const HIDDEN_MS = 600_000; // a page nobody sees for so long lets go, and resumes when it is seen
 // Coming back would be refused again.
 const FINAL = new Map([
   [4400, "The server did not understand this page; reload it."],
@@ -20,6 +21,7 @@ export class Connection {
   #socket = null;
   #timer = 0;
   #probe = 0;
+  #hidden = 0;
   #tries = 0;
   #left = null; // position at which the last connection ended
   #holes = 0;
@@ -34,7 +36,7 @@ export class Connection {
     const { signal } = this.#stop;
     addEventListener("online", () => this.#hurry(), { signal });
     addEventListener("offline", () => this.#check(), { signal });
-    document.addEventListener("visibilitychange", () => document.hidden || this.#hurry(), { signal });
+    document.addEventListener("visibilitychange", () => this.#seen(!document.hidden), { signal });
     this.#open();
   }
 
@@ -57,7 +59,19 @@ export class Connection {
   end() {
     this.#stop.abort();
     this.#isPlugged = false;
+    clearTimeout(this.#hidden);
     this.#drop();
+  }
+
+  #seen(isVisible) {
+    clearTimeout(this.#hidden);
+    if (isVisible) this.#hurry();
+    else this.#hidden = setTimeout(() => this.#sleep(), HIDDEN_MS);
+  }
+
+  #sleep() {
+    this.#drop();
+    if (this.#isPlugged) this.#tell("state", { state: "asleep" });
   }
 
   #drop() {

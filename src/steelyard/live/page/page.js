@@ -6,9 +6,9 @@ import { Connection } from "./connection.js";
 const KEPT = "steelyard.page";
 const CARDS_SHOWN = 100;
 const PAGES_OF_CARDS = 10;
-const STATES = { connecting: "connecting…", reconnecting: "reconnecting…", live: "live", unplugged: "unplugged", ended: "ended" };
+const STATES = { connecting: "connecting…", reconnecting: "reconnecting…", live: "live", unplugged: "unplugged", asleep: "asleep", ended: "ended" };
 
-let session = null; // {service, admin, user?}
+let session = null; // tokens: {service, admin}; of a pasted one, both
 let cards = [];
 let shown = []; // cards in the list now
 let active = 0;
@@ -19,14 +19,6 @@ let isFilling = false;
 let isDraining = false;
 
 // --- who asks -------------------------------------------------------------------------------------
-
-function claimsOf(token) {
-  try {
-    return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
-  } catch {
-    return {}; // an API key
-  }
-}
 
 function enter(found) {
   session = found;
@@ -105,11 +97,28 @@ async function loadCards() {
   let cursor = "";
   for (let page = 0; page < PAGES_OF_CARDS && cursor !== null; page += 1) {
     const told = await call("GET", `/api/accounts?limit=500${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
-    found.push(...told.data.filter((one) => one.kind === "held" && one.user !== null));
+    found.push(...told.data);
     cursor = told.next_cursor;
   }
-  cards = found.sort((a, b) => b.seq - a.seq);
-  for (const one of cards) one.label = one.name || one.reference || one.user;
+  cards = found.filter(isCard).sort((a, b) => b.seq - a.seq);
+  cards.forEach(label);
+}
+
+const isCard = (one) => one.kind === "held" && one.user !== null;
+const label = (one) => (one.label = one.name || one.reference || one.user);
+
+// What is not in the list may be new, or beyond its end: a user is found by its whole id.
+let looking = 0;
+function lookFor(user) {
+  clearTimeout(looking);
+  if (!user) return;
+  looking = setTimeout(attempt(async () => {
+    const told = await call("GET", `/api/accounts?user=${encodeURIComponent(user)}`);
+    const found = told.data.filter((one) => isCard(one) && !cards.some((other) => other.account === one.account));
+    found.forEach(label);
+    cards.push(...found);
+    if (found.length) showCards();
+  }), 250);
 }
 
 function showCards() {
@@ -126,6 +135,7 @@ function showCards() {
     item.addEventListener("click", () => pick(one));
     return item;
   }));
+  lookFor(found.length ? "" : $("find").value.trim());
   const more = found.length - shown.length;
   $("found").textContent = more ? `and ${more} more: type to find one` : `${found.length} of ${cards.length}`;
   showActive();
@@ -181,8 +191,7 @@ function fold() {
 }
 
 function socketAddress(positions) {
-  const query = new URLSearchParams({ token: session.admin, accounts: "all", positions: JSON.stringify(positions) });
-  if (!session.user) query.set("user", card.user);
+  const query = new URLSearchParams({ token: session.admin, user: card.user, accounts: "all", positions: JSON.stringify(positions) });
   return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/balance?${query}`;
 }
 
@@ -248,7 +257,7 @@ function hear(what, facts) {
 }
 
 function showState(state, text) {
-  $("state").dataset.state = state;
+  $("state").dataset.state = $("board").dataset.state = state;
   $("state").textContent = text;
 }
 
@@ -369,9 +378,8 @@ function onSubmit(form, act) {
 
 onSubmit("gate-form", () => {
   const token = $("gate-token").value.trim();
-  const { role, sub } = claimsOf(token);
   $("gate-token").value = "";
-  enter({ service: token, admin: token, user: (role ?? "user") === "user" && sub ? String(sub) : null });
+  enter({ service: token, admin: token });
   start();
 });
 onSubmit("charge-form", chargeOnce);

@@ -1,0 +1,401 @@
+"""The live page in a real browser: what a person sees of the money of a running `up`, and does with it."""
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from tests.browser.chromium import Browser, Page
+from tests.e2e.cli_kit import Up, command
+
+DEADLINE_S = 10.0
+MINUS = "\N{MINUS SIGN}"
+PUBLISHED = re.compile(r"http://127\.0\.0\.1:\d+/#(\S+)")
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One `up` on a fresh folder, with the demo data and its replay."""
+    started = Up.start(tmp_path_factory.mktemp("up") / "data")
+    started.wait_ready()
+    started.wait_log("Ctrl-C stops")
+    yield started
+    assert started.end() == 0, started.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures of the page are kept, for people to look at."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+class Backend:
+    """The application beside the page: makes users with accounts and moves their money over HTTP."""
+
+    def __init__(self, up: Up) -> None:
+        made = command("token", "--role", "admin", "--data-dir", up.folder)
+        header = {"Authorization": f"Bearer {made.out.strip()}"}
+        self.client = httpx2.AsyncClient(base_url=up.url, headers=header, timeout=30)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request that must succeed; return its answer."""
+        key = {"Idempotency-Key": secrets.token_hex(8)}
+        answer = await self.client.request(method, path, json=body, headers=key)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def own(self, balance: int = 0, *, name: str | None = None) -> dict[str, Any]:
+        """Open an account of a new user, with some money."""
+        user = f"person-{secrets.token_hex(5)}"
+        await self.ask("POST", "/api/users", {"id": user})
+        body = {"user": user, "currency": "GBP", "name": name or f"Purse of {user}"}
+        opened: dict[str, Any] = await self.ask("POST", "/api/accounts", body)
+        if balance:
+            await self.move(opened, "recharges", balance)
+        return opened
+
+    async def move(self, account: dict[str, Any], what: str, amount: int, **about: str) -> Any:
+        """Charge or recharge."""
+        path = f"/api/accounts/{account['account']}/{what}"
+        return await self.ask("POST", path, {"amount": amount, **about})
+
+    async def balance(self, account: dict[str, Any]) -> tuple[int, int]:
+        """Return what can be spent and the number of the last change."""
+        found = await self.ask("GET", f"/api/accounts/{account['account']}/balance")
+        return found["available"], found["seq"]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def backend(up: Up) -> AsyncIterator[Backend]:
+    """The application of the running `up`."""
+    made = Backend(up)
+    yield made
+    await made.client.aclose()
+
+
+def new_address(up: Up) -> str:
+    """Print an address with the command."""
+    made = command("page", "--data-dir", up.folder)
+    assert made.code == 0, made.err
+    return made.out.strip()
+
+
+async def until(page: Page, expression: str) -> None:
+    """Wait until an expression is true in the page, whose policy forbids Playwright's own way to wait."""
+    until_s = time.monotonic() + DEADLINE_S
+    while not await page.evaluate(expression):
+        assert time.monotonic() < until_s, f"not true in {DEADLINE_S:.0f} s: {expression}"
+        await asyncio.sleep(0.03)
+
+
+async def until_text(page: Page, name: str, text: str) -> None:
+    """Wait until the element of this id shows exactly this text."""
+    shown = f"document.getElementById({json.dumps(name)}).textContent"
+    try:
+        await until(page, f"{shown} === {json.dumps(text)}")
+    except AssertionError:
+        raise AssertionError(f"{name}: {await page.evaluate(shown)!r} is not {text!r}") from None
+
+
+async def feed(page: Page) -> list[str]:
+    """Return the first line of each row of the feed, newest first: what it was and its sum, or a refusal."""
+    rows = "[...document.querySelectorAll('#feed li')]"
+    lines: list[str] = await page.evaluate(
+        f"{rows}.map(one => one.querySelector('.refusal')?.textContent"
+        " ?? `${one.querySelector('.what').textContent} ${one.querySelector('.sum').textContent}`)"
+    )
+    return lines
+
+
+async def numbers(page: Page) -> list[int]:
+    """Return the number of each change in the feed, newest first."""
+    found: list[int] = await page.evaluate(
+        "[...document.querySelectorAll('#feed li')].map(one => Number(one.dataset.at))"
+    )
+    return found
+
+
+def complaints(page: Page) -> list[str]:
+    """Return what the browser complained of, other than the refusals that a test asks for."""
+    told = page.told("error", "warning", "pageerror", "requestfailed")
+    return [one for one in told if "402 (Payment Required)" not in one]
+
+
+@pytest_asyncio.fixture
+async def page(up: Up, browser: Browser) -> AsyncIterator[Page]:
+    """The page, opened by an address of its own and connected."""
+    opened = await browser.open_page()
+    await opened.goto(new_address(up))
+    await until_text(opened, "state", "live")
+    yield opened
+    assert complaints(opened) == []
+    await opened.close()
+
+
+async def pick(page: Page, account: dict[str, Any]) -> None:
+    """Find an account by its user and pick it."""
+    if not await page.evaluate("document.getElementById('picker').open"):
+        await page.click("#picker summary")
+    await page.fill("#find", account["user"])
+    await page.click("#cards li")
+    await until_text(page, "account", account["account"])
+    await until_text(page, "state", "live")
+
+
+async def test_an_address_opens_the_page_once(up: Up, browser: Browser) -> None:
+    printed = PUBLISHED.search(up.log.read_text())
+    assert printed is not None
+    first, second = await browser.open_page(), await browser.open_page()
+    await first.goto(printed[0])
+    await until_text(first, "state", "live")
+    assert await first.evaluate("location.href") == f"{up.url}/"
+    await first.run("reload")
+    await until_text(first, "state", "live")
+    await second.goto(printed[0])
+    await until(second, "document.getElementById('gate-why').textContent !== ''")
+    assert "opened before" in await second.text("#gate-why")
+    assert "steelyard page" in await second.text("#gate")
+    assert await second.evaluate("document.getElementById('board').hidden")
+    assert await second.evaluate("sessionStorage.length") == 0
+    # The same tab takes a new address, which changes the fragment alone.
+    await second.evaluate(f"location.href = {json.dumps(new_address(up))}")
+    await until_text(second, "state", "live")
+    await first.close()
+    await second.close()
+
+
+async def test_a_pasted_token_shows_a_user_its_own_account_alone(
+    up: Up, browser: Browser, backend: Backend
+) -> None:
+    account = await backend.own(1234)
+    token = command("token", "--user", account["user"], "--data-dir", up.folder).out.strip()
+    page = await browser.open_page()
+    await page.goto(up.url)
+    await page.fill("#gate-token", token)
+    await page.press("Enter")
+    await until_text(page, "amount", "£12.34")
+    await until_text(page, "state", "live")
+    assert await page.evaluate("document.querySelectorAll('#cards li').length") == 1
+    await page.click("#charge-form .row button")
+    await until(page, "document.getElementById('notice').textContent.includes('role user')")
+    assert await backend.balance(account) == (1234, 1)
+    await page.close()
+
+
+async def test_a_charge_of_somebody_else_appears(page: Page, backend: Backend) -> None:
+    account = await backend.own(10_000)
+    await pick(page, account)
+    await until_text(page, "amount", "£100.00")
+    await backend.move(account, "charges", 1_250, description="Lunch")
+    await until_text(page, "amount", "£87.50")
+    await until(page, "document.querySelector('#feed .what').textContent === 'Lunch'")
+    assert await feed(page) == [f"Lunch {MINUS}£12.50", "Recharge +£100.00"]
+    assert await page.text("#seq") == "2"
+    title = await page.evaluate("document.getElementById('chart-title').textContent")
+    assert title == "Balance over the last 2 changes, from £100.00 to £87.50"
+    await until_text(page, "spoken", "Balance £87.50")
+
+
+async def test_a_topup_moves_money_when_it_is_approved_and_not_when_it_is_refused(
+    page: Page, backend: Backend
+) -> None:
+    account = await backend.own()
+    await pick(page, account)
+    for decision, shown, standing in (
+        ("Refuse", "£0.00", (0, 0)),
+        ("Approve", "£25.50", (2_550, 1)),
+    ):
+        await page.fill("#topup", "25.5")
+        await page.press("Enter")
+        button = f"#asked button[aria-label^={decision}]"
+        await page.wait_for(button)
+        assert await page.text("#amount") == "£0.00"
+        await page.click(button)
+        await until(page, "document.querySelectorAll('#asked li').length === 0")
+        await until_text(page, "amount", shown)
+        assert await backend.balance(account) == standing
+    await until(page, "document.querySelectorAll('#feed li').length === 2")
+    assert await feed(page) == ["Top-up +£25.50", "A top-up was refused."]
+
+
+async def test_spending_ends_in_a_refusal_that_says_what_is_missing(
+    page: Page, backend: Backend
+) -> None:
+    account = await backend.own(3_001)
+    await pick(page, account)
+    await until_text(page, "amount", "£30.01")
+    await page.click("#drain")
+    await until(page, "document.querySelector('#feed .refusal') !== null")
+    refusal = "Refused: £5.01 asked for, £4.96 there, £0.05 short."
+    assert (await feed(page))[:2] == [refusal, f"Charge from the live page {MINUS}£5.01"]
+    assert await page.text("#notice") == refusal
+    assert await page.text("#amount") == "£4.96"
+    assert await backend.balance(account) == (496, 6)
+
+
+async def test_after_the_plug_was_pulled_nothing_is_missed(page: Page, backend: Backend) -> None:
+    account = await backend.own(10_000)
+    await pick(page, account)
+    await page.click("#plug")
+    await until_text(page, "state", "unplugged")
+    for amount in range(1, 8):
+        await backend.move(account, "charges", amount * 100, description=f"While away {amount}")
+    await page.fill("#charge", "2")
+    await page.press("Enter")
+    await until(page, "document.getElementById('notice').textContent.includes('plug is out')")
+    assert await page.text("#amount") == "£100.00"
+    assert await numbers(page) == [1]
+    await page.click("#plug")
+    await until_text(page, "state", "live")
+    told = "Resumed: 8 changes came meanwhile and all were replayed; 0 missed."
+    await until_text(page, "notice", told)
+    await until_text(page, "amount", "£70.00")
+    assert await numbers(page) == list(range(9, 0, -1))
+    await until(
+        page, "document.querySelectorAll('#feed li')[1].textContent.includes('While away 7')"
+    )
+    assert await backend.balance(account) == (7_000, 9)
+
+
+async def test_a_page_whose_server_was_restarted_comes_back_by_itself(
+    browser: Browser, tmp_path: Path
+) -> None:
+    first = Up.start(tmp_path / "data", "--no-demo")
+    first.wait_ready()
+    backend = Backend(first)
+    account = await backend.own(5_000)
+    first.wait_log("Ctrl-C stops")
+    page = await browser.open_page()
+    await page.goto(new_address(first))
+    await until_text(page, "amount", "£50.00")
+    await until_text(page, "state", "live")
+    assert first.end() == 0
+    assert command("page", "--data-dir", first.folder).code == 1
+    second = Up.start(first.folder, port=first.port)
+    second.wait_ready()
+    await backend.move(account, "charges", 700)
+    await until_text(page, "state", "live")
+    await until_text(page, "amount", "£43.00")
+    assert await numbers(page) == [2, 1]
+    await page.close()
+    await backend.client.aclose()
+    assert second.end() == 0
+
+
+async def test_everything_is_done_by_keyboard(page: Page, backend: Backend) -> None:
+    account = await backend.own(2_000)
+    await pick(page, account)
+    focused = "document.activeElement.id || document.activeElement.textContent.trim()"
+    await page.run("focus", "#find")
+    await page.press("Control+A")
+    await page.run("keyboard.type", account["user"])
+    await page.press("ArrowDown")
+    assert await page.evaluate(focused) == "cards"
+    await page.press("Enter")
+    await until_text(page, "state", "live")
+    await page.press("Tab")
+    assert await page.evaluate(focused) == "charge"
+    await page.press("Control+A")
+    await page.run("keyboard.type", "5")
+    await page.press("Enter")
+    await until_text(page, "amount", "£15.00")
+    order = []
+    for _ in range(8):
+        await page.press("Tab")
+        order.append(await page.evaluate(focused))
+        width = "getComputedStyle(document.activeElement).outlineWidth"
+        is_page = await page.evaluate("document.activeElement !== document.body")
+        assert not is_page or await page.evaluate(width) != "0px", order
+    assert order[:7] == ["Charge", "drain", "topup", "Ask", "plug", "feed", "API"]
+    await page.run("focus", "#topup")
+    await page.press("Enter")
+    await until(page, "document.activeElement.textContent === 'Approve'")
+    await page.press("Enter")
+    await until_text(page, "amount", "£65.00")
+    assert await page.evaluate(focused) == "topup"
+
+
+async def test_names_and_texts_of_data_never_run(page: Page, backend: Backend) -> None:
+    hostile = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>'
+    account = await backend.own(1_000, name=hostile)
+    await pick(page, account)
+    await backend.move(account, "charges", 100, description=f"{hostile}")
+    await until(page, "document.querySelectorAll('#feed li').length === 2")
+    await until(page, "document.querySelector('#feed .what').textContent.startsWith('<img')")
+    assert await page.text("#name") == hostile
+    assert hostile in await page.text("#cards")
+    assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+    assert await page.evaluate("window.ran") is None
+
+
+async def test_nothing_is_loaded_from_elsewhere_and_nothing_inline(up: Up, page: Page) -> None:
+    loaded = await page.evaluate("performance.getEntriesByType('resource').map(one => one.name)")
+    assert {one.removeprefix(up.url).split("?")[0] for one in loaded} >= {"/live/page.js"}
+    assert all(one.startswith(up.url) for one in loaded)
+    inline = "document.querySelectorAll('style, [style], script:not([src])').length"
+    assert await page.evaluate(inline) == 0
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_page_fits_and_can_be_read(
+    up: Up, browser: Browser, backend: Backend, pictures: Path, *, width: int, scheme: str
+) -> None:
+    account = await backend.own(
+        12_000, name="A purse with a name that is quite a bit longer than most"
+    )
+    page = await browser.open_page(width=width, height=740, color_scheme=scheme)
+    await page.goto(new_address(up))
+    await until_text(page, "state", "live")
+    await pick(page, account)
+    for amount in (1_999, 350, 4_200):
+        await backend.move(account, "charges", amount, description="A shop in a street " * 3)
+    await until_text(page, "amount", "£54.51")
+    await page.click("#topup-form .row button")
+    await page.wait_for("#asked button")
+    await until(page, "document.getAnimations().every(one => one.animationName !== 'arrive')")
+    assert await page.accessibility_violations() == []
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.screenshot(pictures / f"page-{width}-{scheme}.png")
+    await page.goto(f"{up.url}/?#never-made")
+    await until(page, "document.getElementById('gate-why').textContent !== ''")
+    assert await page.accessibility_violations() == []
+    await page.screenshot(pictures / f"gate-{width}-{scheme}.png")
+    await page.close()
+
+
+async def test_who_wants_less_motion_gets_none(page: Page, backend: Backend) -> None:
+    await page.run("emulateMedia", {"reducedMotion": "reduce"})
+    account = await backend.own(100)
+    await pick(page, account)
+    await backend.move(account, "charges", 1)
+    await until(page, "document.querySelector('#feed li.new') !== null")
+    names = "[...document.querySelectorAll('*')].map(one => getComputedStyle(one).animationName)"
+    assert await page.evaluate(f"{names}.every(one => one === 'none')")
+
+
+async def test_the_month_is_replayed_for_a_card_that_is_watched_and_no_other(
+    page: Page, backend: Backend
+) -> None:
+    cards = (await backend.ask("GET", "/api/accounts?user=card-206"))["data"]
+    still = (await backend.ask("GET", "/api/accounts?user=card-134"))["data"]
+    before = cards[0]["seq"]
+    await pick(page, cards[0])
+    await until(page, f"Number(document.getElementById('seq').textContent) >= {before + 2}")
+    await page.click("#plug")
+    [latest, *_] = (await backend.ask("GET", f"/api/accounts/{cards[0]['account']}/history"))[
+        "data"
+    ]
+    assert latest["details"]["source"] == "replay"
+    assert latest["details"]["merchant"] in "\n".join(await feed(page))
+    assert (await backend.ask("GET", "/api/accounts?user=card-134"))["data"] == still
+    verified = await backend.ask("POST", "/api/reconcile/verify", {})
+    assert (verified["clean"], verified["details"]) == (True, [])
