@@ -53,7 +53,7 @@ def _standing(account: str, seq: str, number: str, mask: str = "$2::bigint") -> 
     return f"hashint8extended({number}, hashint8extended({account}, {mask}) # {seq} # (({number} >> 32) << 32))"
 
 
-_SINGLE = "c.seq < 4294967296 AND c.account_id BETWEEN 0 AND 4294967295"
+_SINGLE = "(c.seq | c.account_id) >> 32 = 0"
 _FUNDED, _SPENT = (
     f"({_key('c.account_id')} & 2147483647)",
     f"(({_key('c.account_id')} >> 32) & 2147483647)",
@@ -73,11 +73,11 @@ PROVE_ARITHMETIC = f"""
                                       ELSE {_standing("c.account_id", "c.seq", "c.held_after", "~$2::bigint")} END
                                # {_HOLD_STEP.format(key=_key("c.account_id"))}
                             ELSE hashint8extended(1, {_FITS_NOTHING}) END) AS holds,
-               sum(CASE WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}
-                        WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT} END)
+               sum(CASE WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT}
+                        WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED} END)
                    FILTER (WHERE c.amount BETWEEN -4294967296 AND 4294967296) AS totals,
-               sum(CASE WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}::numeric
-                        WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT}::numeric END)
+               sum(CASE WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT}::numeric
+                        WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}::numeric END)
                    FILTER (WHERE c.amount NOT BETWEEN -4294967296 AND 4294967296) AS large_totals,
                {_TRANSFERS} AS transfers
           FROM steelyard.change c WHERE c.tenant_id = $1),
