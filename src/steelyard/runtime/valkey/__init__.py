@@ -1,6 +1,6 @@
 """The embedded Valkey of `steelyard up`: found, started, watched and stopped by us alone; nothing is kept in it."""
 
-from steelyard.runtime.valkey.find_program import ValkeyProgram, ValkeyUnavailable, find_program
+from steelyard.runtime.valkey.program import ValkeyProgram, ValkeyUnavailable, find_program
 from steelyard.runtime.valkey.server import ValkeyServer, start_valkey
 from steelyard.runtime.valkey.watch import EmbeddedValkey, embedded_valkey
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from steelyard.runtime.embedded.diagnose import Finding
 from steelyard.runtime.redis.connect import LOST, RedisServer, ask_all
-from steelyard.runtime.valkey.find_program import ValkeyUnavailable, find_program
 from steelyard.runtime.valkey.place import ValkeyFolder
+from steelyard.runtime.valkey.program import ValkeyUnavailable, find_program
 from steelyard.runtime.valkey.server import ANSWER_DEADLINE_S
 
 NAME = "Redis or Valkey"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from steelyard.runtime.embedded.folder import give_to_owner
 from steelyard.runtime.redis.connect import LOST, RedisServer, ask_all
-from steelyard.runtime.valkey.find_program import ValkeyProgram, ValkeyUnavailable
 from steelyard.runtime.valkey.place import Listening, ValkeyFolder, choose_place, settings_for
+from steelyard.runtime.valkey.program import ValkeyProgram, ValkeyUnavailable
 
 START_DEADLINE_S = 5.0
 ANSWER_DEADLINE_S = 1.0

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from steelyard.runtime.valkey.find_program import ValkeyUnavailable, find_program
+from steelyard.runtime.valkey.program import ValkeyUnavailable, find_program
 from steelyard.runtime.valkey.server import ValkeyServer, start_valkey
 
 LOOK_EVERY_S = 0.25
