@@ -15,8 +15,8 @@ from steelyard.core.ids import AccountId
 from steelyard.live.engine_queue import (
     CONTROL_LIMIT,
     DRAIN_LIMIT,
-    Acknowledgement,
     EngineQueue,
+    ReadyEvent,
     ReadyPacket,
 )
 from steelyard.live.events import LiveEvent
@@ -25,7 +25,7 @@ from steelyard.live.outbox import Outbox
 
 def make_queue(limit: int = 256) -> tuple[EngineQueue, Outbox, list[str]]:
     told: list[str] = []
-    queue = EngineQueue(None, lambda: told.append("control"))
+    queue = EngineQueue(None, lambda: told.append("control"), lambda _: None)
     outbox = Outbox(queue.wake, lambda: told.append("outbox"), limit)
     return queue, outbox, told
 
@@ -72,15 +72,15 @@ async def test_packets_of_the_protocol_go_before_events() -> None:
 async def test_a_drain_hands_out_a_bounded_number_and_the_rest_stays_in_order() -> None:
     queue, outbox, _ = make_queue()
     queue.attach(outbox)
-    for number in range(100):
+    for number in range(200):
         outbox.put(event(number))
     first = await poll(queue)
     assert frames(first) == [frame(number) for number in range(DRAIN_LIMIT)]
-    assert len(outbox) == 100 - DRAIN_LIMIT
+    assert len(outbox) == 200 - DRAIN_LIMIT
     rest = []
     while len(outbox):
         rest.extend(frames(await poll(queue)))
-    assert rest == [frame(number) for number in range(DRAIN_LIMIT, 100)]
+    assert rest == [frame(number) for number in range(DRAIN_LIMIT, 200)]
 
 
 async def test_a_waiting_writer_gets_the_event_that_comes() -> None:
@@ -149,7 +149,7 @@ async def test_an_acknowledgement_keeps_its_place_behind_earlier_events() -> Non
     queue, outbox, _ = make_queue()
     queue.attach(outbox)
     outbox.put(event(1))
-    outbox.put(Acknowledgement("acknowledgement", '43/balance,7[{"balance":1}]'))
+    outbox.put(ReadyEvent("acknowledgement", '43/balance,7[{"balance":1}]'))
     outbox.put(event(2))
     assert frames(await poll(queue)) == [frame(1), '43/balance,7[{"balance":1}]', frame(2)]
 

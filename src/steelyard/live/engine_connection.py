@@ -8,6 +8,9 @@ from typing import Any, Protocol
 from steelyard.live.engine_frames import (
     CLOSE_FRAME,
     DISCONNECT_FRAME,
+    EVENT_AFTER,
+    EVENT_BEFORE,
+    EVENT_BETWEEN,
     MalformedFrame,
     check_frame,
     error_frame,
@@ -16,6 +19,7 @@ from steelyard.live.engine_queue import EngineQueue, ReadyPacket, Source
 from steelyard.live.engine_socket import EngineWebSocket
 from steelyard.live.events import LiveEvent
 from steelyard.live.limits import Bucket
+from steelyard.live.pump import Pump
 from steelyard.live.transport import Ending
 
 PACKETS_AT_ONCE = 150
@@ -77,6 +81,11 @@ class Engine(Protocol):
         ...
 
 
+def _message_of(event: LiveEvent) -> dict[str, Any]:
+    text = event.frame(EVENT_BEFORE, EVENT_BETWEEN, EVENT_AFTER)
+    return {"type": "websocket.send", "text": text}
+
+
 @dataclass(slots=True, eq=False)
 class EngineConnection:
     """A client's Engine.IO socket. To the gateway it is a `Transport`, to its WebSocket the `Owner`."""
@@ -103,7 +112,7 @@ class EngineConnection:
 
     def __post_init__(self) -> None:
         """Make the queue."""
-        self.queue = EngineQueue(self, self._overflow)
+        self.queue = EngineQueue(self, self._overflow, self._make_pump)
         self.idle_since_s = self.now_s()
 
     @property
@@ -189,6 +198,12 @@ class EngineConnection:
         self.queue.put_nowait(None)
         for task in tuple(self._tasks):
             task.cancel()
+
+    def _make_pump(self, take: Callable[[], LiveEvent | None]) -> Pump | None:
+        driver = self.driver
+        if driver is None or not driver.is_serving:
+            return None
+        return Pump(driver.write, take, _message_of, self.leave)
 
     def _let_go(self) -> None:
         self.queue.detach()

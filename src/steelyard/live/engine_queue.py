@@ -1,8 +1,10 @@
 """What an Engine.IO socket sends next: a few packets of the protocol itself, then events, taken from the session.
 
-Stands where python-engineio keeps an unbounded `asyncio.Queue`. No events are held here: the writer of a socket that can
-send takes them from the session's outbox, that of one that cannot leaves them there, where they are merged or end the
-session. Which calls of python-engineio meet this class is written down in docs/decisions/0011-socket-io-seam.md.
+Stands where python-engineio keeps an unbounded `asyncio.Queue`. No events are held here: a socket that can send takes
+them from the session's outbox, one that cannot leaves them there, where they are merged or end the session.
+
+A poll takes what waits when it comes. A WebSocket gets a pump as soon as python-engineio's writer has sent what was
+before: it then sends everything at once, inside `wake`, and the writer is left with pings and the end. Which calls of python-engineio meet this class is written down in docs/decisions/0011-socket-io-seam.md.
 """
 
 import asyncio
@@ -15,11 +17,12 @@ from engineio import packet as engine_packet
 
 from steelyard.live.engine_frames import EVENT_AFTER, EVENT_BEFORE, EVENT_BETWEEN
 from steelyard.live.events import LiveEvent
+from steelyard.live.pump import Pump
 
 CONTROL_LIMIT = 16
 """Packets of the protocol that may wait: open, ping, connect, answers to bad packets, close."""
-DRAIN_LIMIT = 16
-"""Packets handed out at once: the most that a socket which stops reading has outside its outbox."""
+DRAIN_LIMIT = 128
+"""Packets one poll takes at most: all that a client which stops polling has outside its outbox."""
 
 
 class Source(Protocol):
@@ -42,8 +45,8 @@ class ReadyPacket:
 
 
 @dataclass(slots=True, eq=False)
-class Acknowledgement(LiveEvent):
-    """An answer to a client's event, kept in its place behind the events that were put before it."""
+class ReadyEvent(LiveEvent):
+    """A whole packet among events, such as an answer that keeps its place behind the events put before it."""
 
     def frame(self, before: str, between: str, after: str) -> str:
         """Return the payload: the whole frame, this client's alone."""
@@ -60,8 +63,13 @@ class EngineQueue:
     owner: Any
     """The connection of the socket; python-engineio's side finds it by this."""
     overflow: Callable[[], None]
+    make_pump: Callable[[Callable[[], LiveEvent | None]], Pump | None]
+    """Called when the writer has sent all there was; returns a pump where the socket is a WebSocket."""
     _control: deque[Any] = field(default_factory=deque)
     _source: Source | None = None
+    _pump: Pump | None = None
+    _beats: deque[Any] = field(default_factory=deque)
+    """With a pump: pings, which python-engineio's writer sends, so that it never waits in vain."""
     _is_over: bool = False
     _is_full: bool = False
     _waiting: "asyncio.Future[Any] | None" = None
@@ -79,7 +87,13 @@ class EngineQueue:
         self._source = None
 
     def wake(self) -> None:
-        """Hand the next packet to the writer, if it waits for one."""
+        """Send what waits, or hand the next packet to the poll that waits for one."""
+        if self._pump is not None:
+            self._pump.wake()
+        else:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
         waiting = self._waiting
         if waiting is None or waiting.done():
             return
@@ -101,6 +115,10 @@ class EngineQueue:
         if packet is None:
             self._is_over = True
             self.detach()
+            self._hand_out()
+        elif self._pump is not None and getattr(packet, "packet_type", None) == engine_packet.PING:
+            self._beats.append(packet)
+            self._hand_out()
         elif self._is_over or self._is_full:
             return
         elif len(self._control) >= CONTROL_LIMIT:
@@ -109,7 +127,7 @@ class EngineQueue:
             return
         else:
             self._control.append(packet)
-        self.wake()
+            self.wake()
 
     def get(self) -> "asyncio.Future[Any]":
         """Return a future of the next packet. Only one reader may wait; a second one gets `TimeoutError`.
@@ -125,6 +143,8 @@ class EngineQueue:
             future.set_result(self._take())
         except asyncio.QueueEmpty:
             self._waiting = future
+            if self._pump is None:
+                self._pump = self.make_pump(self._take_event)
         return future
 
     def get_nowait(self) -> Any:
@@ -144,15 +164,25 @@ class EngineQueue:
         """Return at once: a socket that is to be closed is not waited for."""
 
     def _take(self) -> Any:
+        """Return the next packet for a poll, or for the writer."""
         self._left -= 1
-        if self._control:
+        if self._pump is not None:
+            if self._beats:
+                return self._beats.popleft()
+        elif self._control:
             packet = self._control.popleft()
             if getattr(packet, "packet_type", None) == engine_packet.NOOP:
                 self._left = 0  # it ends a poll before an upgrade: events wait for the WebSocket
             return packet
         if self._is_over:
             return None
-        event = self._source.take() if self._source is not None else None
+        event = self._source.take() if self._pump is None and self._source is not None else None
         if event is None:
             raise asyncio.QueueEmpty
         return ReadyPacket(event.frame(EVENT_BEFORE, EVENT_BETWEEN, EVENT_AFTER))
+
+    def _take_event(self) -> LiveEvent | None:
+        """Return the next thing for the pump."""
+        if self._control:
+            return ReadyEvent("packet", self._control.popleft().encode())
+        return self._source.take() if self._source is not None else None

@@ -5,13 +5,13 @@ Stands where python-engineio has its thin ASGI wrapper (`_async["websocket"]`), 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Protocol
+
+from steelyard.live.cut_connection import Send, abort_connection
 
 UPGRADE_DEADLINE_S = 10.0
 CLOSE_DEADLINE_S = 2.0
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -35,6 +35,7 @@ class EngineWebSocket:
         self._owner: Owner = self._socket.queue.owner
         self._is_upgrade = bool(self._socket.connected)
         self._is_cut = False
+        self._is_closed = False
         self._own: asyncio.Task[Any] | None = None
         self._writer: asyncio.Task[Any] | None = None
         self._reader: asyncio.Task[Any] | None = None
@@ -83,8 +84,24 @@ class EngineWebSocket:
             self._writer = writer
         await self._send({"type": "websocket.send", "text": frame})
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether it carries the session: its handshake, or its upgrade, is done."""
+        return bool(self._socket.upgraded) and not self._is_closed
+
+    def write(self, message: dict[str, Any]) -> Awaitable[None]:
+        """Send an ASGI message as the pump does, past python-engineio's writer.
+
+        Raises:
+            OSError: The WebSocket is closed.
+        """
+        if self._is_closed:
+            raise ConnectionError("this WebSocket is closed")
+        return self._send(message)
+
     async def close(self) -> None:
         """Close in good manners; cut where that cannot be sent within `CLOSE_DEADLINE_S`."""
+        self._is_closed = True
         if self._is_cut:
             return
         try:
@@ -99,23 +116,8 @@ class EngineWebSocket:
         """End the connection now: what waits to be written is thrown away, reader and writer stop."""
         if self._is_cut:
             return
-        self._is_cut = True
+        self._is_cut = self._is_closed = True
         abort_connection(self._send)
         for task in (self._writer, self._reader):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-
-
-def abort_connection(send: Send) -> bool:
-    """Drop the TCP connection under an ASGI `send`, without waiting for its buffers; say whether it could be reached.
-
-    ASGI has no word for it. uvicorn's `send` is a method of an object that has the connection's `transport`; elsewhere
-    nothing is done, and the connection ends when the server's own patience does.
-    """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    abort = getattr(transport, "abort", None)
-    if abort is None:
-        return False
-    with suppress(OSError, RuntimeError):
-        abort()
-    return True

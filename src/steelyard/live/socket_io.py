@@ -25,7 +25,7 @@ from steelyard.live.engine_frames import (
     read_message,
     split_payload,
 )
-from steelyard.live.engine_queue import Acknowledgement, EngineQueue, ReadyPacket
+from steelyard.live.engine_queue import EngineQueue, ReadyEvent, ReadyPacket
 from steelyard.live.engine_requests import (
     Receive,
     Scope,
@@ -271,7 +271,7 @@ class SocketIoAdapter:
         answer = await session.hear(message.name, message.data)
         if answer is not None and message.number is not None:
             frame = acknowledgement_frame(message.number, answer)
-            session.put(Acknowledgement("acknowledgement", frame))
+            session.put(ReadyEvent("acknowledgement", frame))
 
     def _complain(self, connection: EngineConnection, error: MalformedFrame) -> None:
         if connection.session is not None:
