@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from tests.browser.install import Clients
+from tests.browser.install import Clients, carries_chromium
 from tests.browser.node_script import Event, NodeScript
 
 LAUNCH_DEADLINE_S = 60.0
@@ -46,8 +46,9 @@ def find_browser(clients: Clients) -> Path:
         found = shutil.which(named)
         assert found, f"CHROME names {named}, which cannot be run"
         return Path(found)
-    packaged = clients.unpacked / "chromium"
-    if packaged.is_file():
+    if carries_chromium():
+        packaged = clients.unpacked / "chromium"
+        assert packaged.is_file(), f"{packaged} is missing; delete .npm and run this again"
         return packaged
     for name in (*INSTALLED, str(INSTALLED_ON_A_MAC)):
         if found := shutil.which(name):

@@ -203,13 +203,12 @@ async def test_the_token_of_auth_wins_over_a_query_of_a_shared_manager(
     scene: Scene, sockets: SocketClients
 ) -> None:
     before, after = await scene.own(1_100), await scene.own(2_200)
-    first = await sockets.open(gateway(scene, f"?token={user_token(before)}"))
-    assert (await first.wait("balance_initial"))["data"]["balance"] == 11
-    await first.do("disconnect")
-    other = await sockets.open(f"http://localhost:{scene.server.port}/nowhere")
-    await other.wait("connect_error")
+    other = f"http://localhost:{scene.server.port}/nowhere?token={user_token(before)}"
+    first = await sockets.open(other)
+    await first.wait("connect_error")
     second = await sockets.open(gateway(scene), {"auth": {"token": user_token(after)}})
     assert (await second.wait("balance_initial"))["data"]["balance"] == 22
+    assert await first.do("isSharing", second.name), "one connection, with the first one's query"
     await move(scene, after, second, "charges", 100)
     await scene.post(before, "charges", {"amount": 100})
     await asyncio.sleep(QUIET_S)
