@@ -89,6 +89,26 @@ def verify(
     _run(measure_verify(plan, database_url=database_url, report=say), wants_json=wants_json)
 
 
+@app.command(help="From commit to a thousand screens, against a bare python-socketio.")
+def push(
+    *,
+    seconds: Seconds = 10.0,
+    rounds: Rounds = 3,
+    sockets: Annotated[int, typer.Option("--sockets", min=1, max=5_000)] = 1_000,
+    per_s: Annotated[int, typer.Option("--per-s", min=1, help="Changes a second.")] = 1_000,
+    burst: Annotated[
+        int, typer.Option("--burst", min=1, help="Changes committed as fast as they can be.")
+    ] = 20_000,
+    database_url: DatabaseUrl = None,
+    wants_json: Json = False,
+) -> None:
+    """Measure the push gateway."""
+    from steelyard.cli.benchmarks.push import PushPlan, measure_push
+
+    plan = PushPlan(seconds, rounds, sockets, per_s, burst)
+    _run(measure_push(plan, database_url=database_url, report=say), wants_json=wants_json)
+
+
 def _run(work: Coroutine[Any, Any, dict[str, object]], *, wants_json: bool) -> None:
     from steelyard.cli.serving import run_in_loop
 

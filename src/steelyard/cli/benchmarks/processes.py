@@ -1,4 +1,4 @@
-"""Child processes of the HTTP benchmark: servers that end with us, and the load."""
+"""Child processes of the benchmarks: servers that end with us, and what drives them."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,66 @@ SOURCE = str(Path(steelyard.__file__).resolve().parent.parent)
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A process of ours that answers lines with lines."""
+
+    process: asyncio.subprocess.Process
+
+    async def ask(self, what: object, deadline_s: float) -> bytes:
+        """Send one line, JSON of `what` (None: an empty one), and return the line that answers it.
+
+        Raises:
+            BenchmarkUnsound: The process ended, or did not answer in time.
+        """
+        assert self.process.stdin is not None
+        self.process.stdin.write((b"" if what is None else msgspec.json.encode(what)) + b"\n")
+        return await self.read_line(deadline_s)
+
+    async def read_line(self, deadline_s: float) -> bytes:
+        """Return the next line.
+
+        Raises:
+            BenchmarkUnsound: As `ask`.
+        """
+        assert self.process.stdout is not None
+        try:
+            async with asyncio.timeout(deadline_s):
+                line = await self.process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        if not line:
+            raise BenchmarkUnsound(side="a part of the rig", problem="it ended or does not answer")
+        return line
+
+
+@asynccontextmanager
+async def open_child(module: str, plan: object) -> AsyncIterator[Child]:
+    """Run a module of ours with its plan on stdin; it ends when its stdin does."""
+    process = await _start(module, stderr=None)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(plan) + b"\n")
+        yield Child(process)
+    finally:
+        await _end(process)
+
+
+@dataclass(frozen=True, slots=True)
 class Server:
     """A running server and where it logs."""
 
     name: str
     port: int
     log: Path
+    process: asyncio.subprocess.Process
+
+    async def cpu_s(self) -> float:
+        """Return the processor time it has used so far.
+
+        Raises:
+            BenchmarkUnsound: It ended.
+        """
+        return float(await Child(self.process).ask(None, START_DEADLINE_S))
 
     def forget_log(self) -> None:
         """Empty the log, so that a long run fills no disk."""
@@ -68,7 +122,7 @@ async def _listening(name: str, process: asyncio.subprocess.Process, folder: Pat
         raise BenchmarkUnsound(side=name, problem="its server does not start") from None
     if not line:
         raise BenchmarkUnsound(side=name, problem=f"its server ended: {_tail(log)}")
-    return Server(name, int(line), log)
+    return Server(name, int(line), log, process)
 
 
 def _log_of(name: str, folder: Path) -> Path:
