@@ -131,7 +131,7 @@ function showCards() {
     item.id = `card-${index}`;
     item.role = "option";
     item.ariaSelected = String(one.account === card?.account);
-    item.append(element("span", "", one.label), element("span", "", `${one.seq} changes`));
+    item.append(element("span", "", one.label), element("span", "", changesOf(one)));
     item.addEventListener("click", () => pick(one));
     return item;
   }));
@@ -140,6 +140,8 @@ function showCards() {
   $("found").textContent = more ? `and ${more} more: type to find one` : `${found.length} of ${cards.length}`;
   showActive();
 }
+
+const changesOf = (one) => (one.seq === 1 ? "1 change" : `${one.seq} changes`);
 
 function showActive() {
   const items = $("cards").children;
@@ -231,6 +233,8 @@ function hear(what, facts) {
     const step = facts.newBalance === undefined ? 0 : now - minor(facts.previousBalance);
     showBalance(now, minor(facts.held), facts.seq);
     if (step) showStep(step);
+    const counted = document.querySelector('#cards [aria-selected="true"] span:last-child');
+    if (counted) counted.textContent = changesOf(card);
     fillIn();
   } else if (what === "change") {
     const { seq, transactionType, amount, newBalance, timestamp } = facts;
