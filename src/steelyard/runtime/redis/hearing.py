@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
@@ -18,12 +18,12 @@ from steelyard.runtime.redis.counts import RedisCounts
 from steelyard.runtime.redis.hints import MESSAGE_BYTES_MAX, Hints, HintUnreadable, whose
 from steelyard.runtime.redis.keys import ACCOUNTS_CHANNEL, CHANNEL, OTHER_TENANTS, tenant_of
 from steelyard.runtime.redis.owners import AccountOwners
+from steelyard.runtime.redis.pushes import Push, PushReader
 
 SUBSCRIBE_DEADLINE_S = 2.0
 QUIET_S = 2.0
 """After so long without a word the server is asked whether it is there, and after as long again given up."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0
-YIELD_EVERY = 64
 SUSPECTS_A_SECOND: Final = 100
 
 Suspect = Callable[[TenantId, AccountId | None, UserId | None], None]
@@ -106,27 +106,28 @@ class RedisHearing:
         Raises:
             RedisError, OSError, TimeoutError: It is.
         """
-        heard, is_asked = 0, False
+        reader, is_asked = PushReader(), False
         while True:
-            answer = await connection.read_response(timeout=QUIET_S)
-            if answer is None:
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    pushes = await reader.read(connection)
+            except TimeoutError:
                 if is_asked:
-                    raise TimeoutError
+                    raise
                 is_asked = True
                 async with asyncio.timeout(QUIET_S):
                     await connection.send_command("PING")
                 continue
             is_asked = False
-            self._take(answer)
-            heard += 1
-            if heard % YIELD_EVERY == 0:
-                await asyncio.sleep(0)  # a flood must not keep the others from working
+            for push in pushes:
+                self._take(push)
+            await asyncio.sleep(0)  # a flood must not keep the others from working
 
-    def _take(self, answer: Any) -> None:
-        if not isinstance(answer, list) or answer[0] not in (b"message", b"pmessage"):
+    def _take(self, push: Push) -> None:
+        if len(push) < 3 or push[0] not in (b"message", b"pmessage"):
             return
-        channel, message = answer[-2], answer[-1]
-        if not isinstance(message, bytes) or len(message) > MESSAGE_BYTES_MAX:
+        channel, message = push[-2], push[-1]
+        if len(message) > MESSAGE_BYTES_MAX:
             self.counts.malformed += 1
         elif not self.hints.is_own(message) and not self.hints.is_told_otherwise(message):
             self._take_foreign(channel.decode("utf-8", "replace"), message)

@@ -57,6 +57,16 @@ class Records:
         ].hex()
 
 
+# ARGV: channel and message, one after the other.
+PUBLISH_ALL = """
+local refused = 0
+for i = 1, #ARGV, 2 do
+  local answer = redis.pcall('PUBLISH', ARGV[i], ARGV[i + 1])
+  if type(answer) == 'table' then refused = refused + 1 end
+end
+return refused
+"""
+
 # KEYS: number and record of each balance. ARGV: TTL in ms, then of each balance: `fresh` or `late`, account, seq, number,
 # record. What is held is replaced only by a larger seq of its account. Another account (the user's primary account has
 # changed) takes the place, and the seq of the one before is remembered behind the record, so that it cannot come back

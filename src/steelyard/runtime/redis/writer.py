@@ -5,11 +5,12 @@ back. Of balances the newest of each account waits; of events the newest 10,000.
 """
 
 import asyncio
+import hashlib
 import secrets
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import structlog
@@ -26,19 +27,24 @@ from steelyard.runtime.redis.counts import RedisCounts
 from steelyard.runtime.redis.hints import REFUSAL_AGE_S_MAX, Hints
 from steelyard.runtime.redis.keys import account_keys, user_keys
 from steelyard.runtime.redis.owners import AccountOwners, Owner, Place
-from steelyard.runtime.redis.records import FORGOTTEN, STORE_NEWER, Records
+from steelyard.runtime.redis.records import FORGOTTEN, PUBLISH_ALL, STORE_NEWER, Records
 
 MESSAGES_MAX = 10_000
 BALANCES_MAX = 100_000
 AT_ONCE = 500
 STORED_AT_ONCE = 100
 """Balances in one call of the script: the server does nothing else meanwhile."""
+TOLD_AT_ONCE = 200
+"""Messages in one call of theirs."""
 DEADLINE_S = 1.0
 FRESH_S = 1.0
 FORGET_DEADLINE_S = 2.0
 FORGOTTEN_MS = 3_000
 """So long nothing is stored of a forgotten account: what was read before the repair arrives within it."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.1, 2.0
+
+_STORE_SHA = hashlib.sha1(STORE_NEWER.encode(), usedforsecurity=False).hexdigest()
+_PUBLISH_SHA = hashlib.sha1(PUBLISH_ALL.encode(), usedforsecurity=False).hexdigest()
 
 _log = structlog.get_logger()
 
@@ -71,7 +77,6 @@ class RedisWriter:
     _messages: deque[_Waiting] = field(default_factory=deque)
     _under_way_since_s: float | None = None
     _connection: AbstractConnection | None = None
-    _script: str = ""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _told: asyncio.Condition = field(default_factory=asyncio.Condition)
     _is_away: bool = False
@@ -224,13 +229,26 @@ class RedisWriter:
         ]
         forgets = _forget_commands(forgotten, owners)
         commands = [*forgets, *stores]
-        publishing = self._publish_commands(messages, owners, now_s=now_s)
-        answers = await ask_all(connection, [*commands, *publishing], deadline_s=DEADLINE_S)
-        if any(isinstance(answer, NoScriptError) for answer in answers):
-            await self._load_script(connection)
-            answers[: len(commands)] = await ask_all(connection, commands, deadline_s=DEADLINE_S)
+        said = self._said(messages, owners, now_s=now_s)
+        publishing = _publish_commands(said)
+        answers = await self._ask(connection, [*commands, *publishing])
         self._check_answers(answers, must_hold=len(forgets))
-        self.counts.published += len(publishing)
+        unsaid = sum(answer for answer in answers[len(commands) :] if isinstance(answer, int))
+        self.counts.failures += unsaid
+        self.counts.published += len(said) - unsaid
+
+    async def _ask(self, connection: AbstractConnection, commands: list[Command]) -> list[Any]:
+        """Ask everything in one go; once more what needs a script that the server has forgotten."""
+        answers = await ask_all(connection, commands, deadline_s=DEADLINE_S)
+        lost = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if lost:
+            await _load_scripts(connection)
+            again = [commands[at] for at in lost]
+            for at, answer in zip(
+                lost, await ask_all(connection, again, deadline_s=DEADLINE_S), strict=True
+            ):
+                answers[at] = answer
+        return answers
 
     def _check_answers(self, answers: list[Any], *, must_hold: int) -> None:
         """Try again what a server refuses that cannot write; what else it refuses is counted and given up.
@@ -266,31 +284,24 @@ class RedisWriter:
             values += (age, place[1], one.balance.seq, number, record)
         if not keys:
             return None
-        return ("EVALSHA", self._script, len(keys), *keys, int(TTL_S * 1000), *values)
+        return ("EVALSHA", _STORE_SHA, len(keys), *keys, int(TTL_S * 1000), *values)
 
-    def _publish_commands(
+    def _said(
         self, messages: list[_Waiting], owners: dict[Place, Owner], *, now_s: float
-    ) -> list[Command]:
-        commands: list[Command] = []
+    ) -> list[tuple[str, str]]:
+        said: list[tuple[str, str]] = []
         for one in messages:
             owner = owners.get(_place(one.event))
             if owner is None or (one.event.seq is None and now_s - one.at_s > REFUSAL_AGE_S_MAX):
                 continue
-            said = self.hints.write(one.event, is_primary=owner.is_primary)
-            commands += [("PUBLISH", channel, message) for channel, message in said]
-        return commands
+            said += self.hints.write(one.event, is_primary=owner.is_primary)
+        return said
 
     async def _connected(self) -> AbstractConnection:
         if self._connection is None or not self._connection.is_connected:
             self._connection = await self.server.connect("writing")
-            await self._load_script(self._connection)
+            await _load_scripts(self._connection)
         return self._connection
-
-    async def _load_script(self, connection: AbstractConnection) -> None:
-        [name] = await ask_all(connection, [("SCRIPT", "LOAD", STORE_NEWER)], deadline_s=DEADLINE_S)
-        if isinstance(name, RedisError):
-            raise name
-        self._script = name.decode()
 
     def _note_away(self, error: Exception) -> None:
         if not self._is_away:
@@ -317,3 +328,16 @@ def _forget_commands(places: set[Place], owners: dict[Place, Owner]) -> list[Com
             commands.append(("SET", seq_key, FORGOTTEN, "PX", FORGOTTEN_MS))
             commands.append(("DEL", value_key))
     return commands
+
+
+def _publish_commands(said: list[tuple[str, str]]) -> list[Command]:
+    """One call for many messages: an answer for each would cost more than the message."""
+    parts = (said[at : at + TOLD_AT_ONCE] for at in range(0, len(said), TOLD_AT_ONCE))
+    return [("EVALSHA", _PUBLISH_SHA, 0, *chain.from_iterable(part)) for part in parts]
+
+
+async def _load_scripts(connection: AbstractConnection) -> None:
+    commands = [("SCRIPT", "LOAD", script) for script in (STORE_NEWER, PUBLISH_ALL)]
+    for answer in await ask_all(connection, commands, deadline_s=DEADLINE_S):
+        if isinstance(answer, RedisError):
+            raise answer
