@@ -15,7 +15,7 @@ from typing import Any
 from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.runtime.bus import InProcessBus
 from steelyard.runtime.clock import SystemClock
-from steelyard.runtime.redis import Owner, Place, RedisLink, RedisPorts, open_redis
+from steelyard.runtime.redis import AccountOwners, Owner, Place, RedisLink, RedisPorts, open_redis
 from steelyard.runtime.redis.connect import RedisServer, ask_all
 from steelyard.runtime.valkey import ValkeyServer, find_program, start_valkey
 
@@ -109,7 +109,7 @@ async def processes(
     url: str,
     count: int,
     *,
-    owners: Users | None = None,
+    owners: AccountOwners | None = None,
     key: bytes = KEY,
     read_deadline_s: float = 10,
 ) -> AsyncIterator[list[Process]]:

@@ -5,12 +5,16 @@ import time
 
 import pytest
 
+from steelyard.balances.account_owners import KnownOwners
 from steelyard.core.ids import DEFAULT_TENANT, AccountId, TenantId, UserId
+from steelyard.reconcile.model import Fault
+from steelyard.reconcile.operations import Reconcile
 from steelyard.runtime.cache import CachedBalance, InProcessCache
 from steelyard.runtime.clock import SystemClock
 from steelyard.runtime.redis.cache import READ_DEADLINE_S
 from steelyard.testing.cache_contract import CACHE_CONTRACT, CacheCheck, CachesUnderTest
 from tests.redis_kit import Process, Users, Valkey, new_key, processes, running_valkey, told, until
+from tests.world import World
 
 ONE, TWO = AccountId(1), AccountId(2)
 
@@ -194,3 +198,27 @@ async def test_the_scripts_may_be_forgotten_too(valkey: Valkey) -> None:
         await store(one, ONE, CachedBalance(200, 2, 6))
         assert await one.link.cache.get(DEFAULT_TENANT, ONE) == CachedBalance(200, 2, 6)
         assert one.link.counts.failures == 0
+
+
+async def test_a_proof_finds_a_wrong_balance_in_redis_and_a_fix_drops_it_before_it_answers(
+    world: World, valkey: Valkey
+) -> None:
+    account = await world.open_account(10_000, user="anna")
+    other = await world.open_account(500, user="anna")
+    owners = KnownOwners(world.database, world.clock)
+    async with processes(valkey.url, 1, owners=owners) as (one,):
+        await store(one, account, CachedBalance(10_001, 2, 1))
+        await store(one, other, CachedBalance(500, 2, 1))
+        assert await valkey.ask("GET", "balance:user:anna") == b"100.01"
+        assert await valkey.ask("GET", f"balance:account:{other}") == b"5"
+        reconcile = Reconcile(
+            world.database, DEFAULT_TENANT, world.clock, cache=one.link.cache, bus=one.bus
+        )
+        found = (await reconcile.verify()).details
+        assert [(one.fault, one.account, one.stored, one.actual) for one in found] == [
+            (Fault.CACHE, account, 10_001, 10_000)
+        ]
+        report = await reconcile.verify_and_fix()
+        assert await valkey.ask("GET", "balance:user:anna") is None
+        assert report.errors == []
+        assert await one.link.cache.get(DEFAULT_TENANT, other) == CachedBalance(500, 2, 1)

@@ -1,5 +1,7 @@
 """A stream of pushes reads the same however it is cut, and nonsense ends it."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def test_a_stream_reads_the_same_however_it_is_cut(
     stream = b"".join(written(push) for push in pushes)
     reader, found = PushReader(), []
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         found += reader.feed(stream[begin:end])
     assert found == pushes
 

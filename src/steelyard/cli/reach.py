@@ -10,6 +10,8 @@ from steelyard.runtime.instance import reach_embedded
 from steelyard.runtime.migrate import SchemaBehind, find_revision, newest_revision
 
 if TYPE_CHECKING:
+    from steelyard.runtime.bus import InProcessBus
+    from steelyard.runtime.redis import RedisLink
     from steelyard.runtime.settings import Settings
 
 POOL_SIZE = 4
@@ -47,6 +49,31 @@ async def reach_database(settings: "Settings") -> AsyncIterator[Database]:
             yield database
         finally:
             await database.close()
+
+
+@asynccontextmanager
+async def reach_redis(
+    settings: "Settings", database: Database, bus: "InProcessBus"
+) -> AsyncIterator["RedisLink | None"]:
+    """Give cache and channel of the servers: the Redis in the settings, else the Valkey of the `up` that runs here.
+
+    What is published on `bus` inside is told to them. None where there is neither.
+    """
+    from pydantic import SecretStr
+
+    from steelyard.balances.account_owners import KnownOwners
+    from steelyard.runtime.clock import SystemClock
+    from steelyard.runtime.redis import RedisPorts
+    from steelyard.runtime.redis.from_settings import open_redis_of
+    from steelyard.runtime.valkey import find_running_valkey
+
+    if settings.redis_address is None:
+        url = await find_running_valkey(settings.data_dir)
+        settings = settings.model_copy(update={"redis_url": SecretStr(url) if url else None})
+    clock = SystemClock()
+    ports = RedisPorts(bus, KnownOwners(database, clock), clock)
+    async with open_redis_of(settings, database, ports) as link:
+        yield link
 
 
 async def check_schema(url: str) -> None:

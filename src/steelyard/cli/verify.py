@@ -98,19 +98,28 @@ async def _run(
 ) -> tuple["Report", "Anchor | None"]:
     from steelyard.access.model import system_principal
     from steelyard.access.tenants import get_tenant
-    from steelyard.cli.reach import reach_database
+    from steelyard.cli.reach import reach_database, reach_redis
     from steelyard.core.ids import parse_tenant_id
     from steelyard.reconcile.operations import Reconcile
+    from steelyard.runtime.bus import InProcessBus
     from steelyard.runtime.clock import SystemClock
+    from steelyard.runtime.logs import configure_logs
 
-    tenant_id = parse_tenant_id(tenant)
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    tenant_id, bus = parse_tenant_id(tenant), InProcessBus()
     async with reach_database(settings) as database:
         async with database.unit_of_work(tenant_id) as uow:
             await get_tenant(uow)
-        reconcile = Reconcile(
-            database, tenant_id, SystemClock(), actor=system_principal(tenant_id, "cli")
-        )
-        return await prove(reconcile, asked, hidden=wants_json)
+        async with reach_redis(settings, database, bus) as redis:
+            reconcile = Reconcile(
+                database,
+                tenant_id,
+                SystemClock(),
+                cache=redis.cache if redis else None,
+                bus=bus,
+                actor=system_principal(tenant_id, "cli"),
+            )
+            return await prove(reconcile, asked, hidden=wants_json)
 
 
 async def prove(

@@ -74,7 +74,10 @@ def _take_array(buffer: bytes, at: int) -> tuple[Push, int] | None:
             continue
         if buffer[at] != _BULK:
             raise InvalidResponse("not a part of a push")
-        size, at = max(0, _number(buffer, at, end)), end + 2
+        size, at = _number(buffer, at, end), end + 2
+        if size < 0:
+            push.append(b"")  # nothing, as where no channel is left
+            continue
         if size > PART_BYTES_MAX:
             raise InvalidResponse("too long")
         if at + size + 2 > len(buffer):

@@ -208,6 +208,15 @@ async def _wait_for_answer(
     raise ValkeyUnavailable(f"it did not start; {folder.log} says why")
 
 
+async def find_running_valkey(data_dir: Path) -> str | None:
+    """Return the address of the Valkey that `up` runs on a data folder's socket; None where none answers there."""
+    folder = _folder_in(data_dir)
+    if not folder.fits_socket or not folder.socket.exists():
+        return None
+    url = Listening(folder.socket).url
+    return url if await answers(RedisServer(url)) else None
+
+
 async def answers(server: RedisServer) -> bool:
     """Say whether a server answers within a second."""
     try:
