@@ -5,17 +5,22 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.asyncio.connection import AbstractConnection
 
 from steelyard.core.ids import DEFAULT_TENANT, AccountId, TenantId, UserId
 from steelyard.runtime.bus import BalanceEvent, InProcessBus
+from steelyard.runtime.cache import CachedBalance
 from steelyard.runtime.redis.connect import RedisServer
 from steelyard.runtime.redis.hints import MESSAGE_BYTES_MAX, Hints
 from steelyard.runtime.redis.writer import MESSAGES_MAX
+from steelyard.runtime.valkey.diagnose import diagnose_redis
 from steelyard.testing.bus_contract import (
     BUS_CONTRACT,
     BusCheck,
@@ -291,3 +296,57 @@ async def test_no_password_is_ever_told() -> None:
     with pytest.raises(Exception) as failure:
         await server.connect("test")
     assert "secret" not in f"{failure.value!r} {failure.value}"
+
+
+async def test_the_rights_that_the_how_to_gives_are_enough(valkey: Valkey) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "run-several-servers.md"
+    [line] = [one for one in page.read_text().splitlines() if one.startswith("ACL SETUSER")]
+    await valkey.ask(*line.replace(">…", ">only-a-test").split())
+    others = Users(others={AccountId(2)})
+    url = f"{valkey.url}?username=steelyard&password=only-a-test"
+    heard: list[BalanceEvent] = []
+    try:
+        async with processes(url, 2, owners=others) as (one, two):
+            two.bus.subscribe(heard.append)
+            for tenant in (DEFAULT_TENANT, TenantId("acme")):
+                for account in (1, 2):
+                    one.link.cache.set_if_newer(tenant, AccountId(account), CachedBalance(1, 2, 1))
+                    one.bus.publish(sample_step(1, account=account, tenant=tenant))
+            await heard_all(heard, 4)
+            for tenant in (DEFAULT_TENANT, TenantId("acme")):
+                found = await two.link.cache.get_many(tenant, [AccountId(1), AccountId(2)])
+                assert len(found) == 2
+            await one.link.cache.forget(DEFAULT_TENANT, [AccountId(1)])
+            assert await two.link.cache.get(DEFAULT_TENANT, AccountId(1)) is None
+            assert (one.link.counts.failures, two.link.counts.failures) == (0, 0)
+            assert (await diagnose_redis(url)).ok
+    finally:
+        await valkey.ask("ACL", "DELUSER", "steelyard")
+
+
+@given(
+    seq=st.integers(min_value=1, max_value=2**53),
+    posted=st.integers(min_value=-(2**51), max_value=2**51),
+    held=st.integers(min_value=0, max_value=2**51),
+    amount=st.integers(min_value=-(2**51), max_value=2**51),
+    user=st.text(min_size=1, max_size=128).filter(str.isprintable),
+    currency=st.sampled_from(["GBP", "JPY", "KWD", "CLF", "ZMW"]),
+)
+def test_every_step_is_read_as_it_was_written(
+    seq: int, posted: int, held: int, amount: int, user: str, currency: str
+) -> None:
+    event = msgspec.structs.replace(
+        sample_step(seq, currency=currency),
+        posted=posted,
+        held=held,
+        amount=amount,
+        user=UserId(user),
+    )
+    hints = Hints(KEY, "0" * 16)
+    for is_primary in (True, False):
+        (channel, message), *_ = hints.write(event, is_primary=is_primary)
+        data = message.encode()
+        assert hints.is_own(data)
+        assert hints.is_signed(channel, data)
+        assert hints.read(DEFAULT_TENANT, data) == event
+        assert json.loads(data)["userId"] == user

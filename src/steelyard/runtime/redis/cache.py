@@ -135,7 +135,7 @@ class RedisCache:
     async def _read(
         self, connection: AbstractConnection, places: Sequence[Place], *, deadline_s: float
     ) -> dict[Place, CachedBalance]:
-        owners = await self.owners.find(places)
+        owners = await self._find_owners(places)
         asked = [
             (place, _keys_of(place, owners[place]))
             for place in places
@@ -155,6 +155,12 @@ class RedisCache:
                 held[place] = balance
         return held
 
+    async def _find_owners(self, places: Sequence[Place]) -> dict[Place, Owner]:
+        """Ask whose they are. A read that gives up leaves the question be: cutting it off would cost a connection."""
+        asking = asyncio.ensure_future(self.owners.find(places))
+        asking.add_done_callback(_hear_failure)
+        return await asyncio.shield(asking)
+
     async def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -163,3 +169,9 @@ class RedisCache:
 
 def _keys_of(place: Place, owner: Owner) -> tuple[str, str]:
     return user_keys(place[0], owner.user) if owner.is_primary else account_keys(*place)
+
+
+def _hear_failure(asking: "asyncio.Future[dict[Place, Owner]]") -> None:
+    """Whoever still waits is told; for the others there is nothing to do."""
+    if not asking.cancelled():
+        asking.exception()
