@@ -9,7 +9,7 @@ import pytest
 
 from steelyard.cli.main import COMMANDS
 from steelyard.runtime.database import connect
-from steelyard.runtime.settings import Settings
+from steelyard.runtime.settings import Settings, environment_name
 from tests.e2e.cli_kit import COMMAND, SHIPPED, command, environment, steelyard
 from tests.world import FreshDatabase, World
 
@@ -79,7 +79,7 @@ def test_serve_refuses_a_login_that_sees_every_tenant(
 def test_config_shows_every_setting_and_no_secret() -> None:
     shown = command("config", STEELYARD_DATABASE_URL="postgresql://u:hush-hush@127.0.0.1/x").out
     assert "hush-hush" not in shown
-    missing = [name for name in Settings.model_fields if f"STEELYARD_{name.upper()}" not in shown]
+    missing = [name for name in Settings.model_fields if environment_name(name) not in shown]
     assert missing == []
 
 
