@@ -11,17 +11,24 @@ from starlette.types import Receive, Send
 
 from steelyard.access.roles import Permission
 from steelyard.core.errors import Retry, SteelyardError
+from steelyard.live.cut_connection import abort_connection
 from steelyard.live.events import ERROR, LiveEvent, json_event
 from steelyard.live.gateway import Gateway
 from steelyard.live.pump import Message, Pump
 from steelyard.live.session import Session
 from steelyard.live.transport import Ending, Hello, Positions, Refused
 from steelyard.live.websocket import CLOSE_DEADLINE_S, hello_of
-from steelyard.runtime.hot_routes import Answer, HotRequest, HotRoute, Operation, Stream
+from steelyard.runtime.hot_routes import (
+    Answer,
+    Headers,
+    HotRequest,
+    HotRoute,
+    Operation,
+    Stream,
+)
 
 STREAM_PATH: Final = "/balance/stream"
 HEARTBEAT_S: Final = 20.0
-LINGER_S: Final = 60.0
 RETRY_MS: Final = 2_000
 """How long a browser waits before it comes back."""
 
@@ -88,9 +95,9 @@ async def stream_balance(request: HotRequest) -> Answer | Stream:
     again. Answers go on until the client leaves; a comment is sent every 20 s.
     """
     services: StreamServices = request.services
-    hello = _hello_of(request)
-    stream = EventStream(hello.origin)
     try:
+        hello = _hello_of(request)
+        stream = EventStream(hello.origin)
         session = await services.live.gateway.open(hello, stream)
     except Refused as refused:
         if refused.error is not None:
@@ -161,13 +168,13 @@ class EventStream:
         """Tell why and end the answer; cut the connection if it does not take that in time."""
         self._closing = asyncio.create_task(self._close(ending))
 
-    async def run(self, receive: Receive, send: Send) -> None:
+    async def run(self, receive: Receive, send: Send, headers: Headers) -> None:
         """Send events until the client leaves or the session ends."""
         session = self.session
         assert session is not None, "opened before"
         self._task = asyncio.current_task()
         try:
-            await send(_start(self.origin))
+            await send(_start(self.origin, headers))
             if session.ended is not None:
                 await send(_body("", is_last=True))
                 return
@@ -218,17 +225,16 @@ class EventStream:
         told = json_event(ERROR, {"code": ending.word, "message": "the stream ends"})
         last = _body(_block(told), is_last=True)
         if not await self.pump.stop(last, deadline_s=CLOSE_DEADLINE_S):
-            # It reads nothing. Its connection is gone when the system gives it up; nothing is kept for it but that.
-            await asyncio.sleep(LINGER_S)
+            abort_connection(self.pump.send)
         self.is_cut = True
         if self._task is not None:
             self._task.cancel()
 
 
-def _start(origin: str | None) -> Message:
+def _start(origin: str | None, always: Headers) -> Message:
     """Return the answer's head; it lets the page's browser read what the gateway lets the page hear."""
     shared = () if origin is None else ((b"access-control-allow-origin", origin.encode("latin-1")),)
-    headers = [*_HEADERS, (b"vary", b"origin"), *shared]
+    headers = [*always, *_HEADERS, (b"vary", b"origin"), *shared]
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from steelyard.live.cut_connection import abort_connection
 from steelyard.live.events import LiveEvent
 from steelyard.live.gateway import Gateway
 from steelyard.live.limits import FRAME_BYTES_MAX
@@ -110,6 +111,7 @@ class Connection:
         assert self.pump is not None, "a session ends after it was opened"
         assert self._task is not None, "it runs"
         if not await self.pump.stop(_close(ending), deadline_s=CLOSE_DEADLINE_S):
+            abort_connection(self.send)
             self.is_cut = True
             self._task.cancel()
 

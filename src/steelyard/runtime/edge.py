@@ -195,15 +195,9 @@ class Edge:
     ) -> None:
         """Let an answer go on for as long as it likes; its line in the log is written at its end."""
         exchange.status = stream.status
-
-        async def send_noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = _completed(message.get("headers", ()), exchange.request_id)
-            await send(message)
-
         self.figures.in_flight -= 1
         try:
-            await stream.run(receive, send_noted)
+            await stream.run(receive, send, _completed((), exchange.request_id))
         finally:
             self.figures.in_flight += 1
 

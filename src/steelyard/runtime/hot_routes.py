@@ -46,15 +46,19 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+Headers = list[tuple[bytes, bytes]]
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer that goes on: `run` sends it, status and headers included, until it ends. No deadline holds for it.
 
-    `status` is what `run` will begin with. A handler that returns one has taken nothing that `run` does not give back.
+    `run` is given the headers every answer has, to send beside its own. It is always called, so that what the handler
+    has taken can be given back there.
     """
 
     status: int
-    run: Callable[[Receive, Send], Awaitable[None]]
+    run: Callable[[Receive, Send, Headers], Awaitable[None]]
 
 
 HotHandler = Callable[[HotRequest], Awaitable[Answer]]
