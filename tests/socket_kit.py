@@ -184,6 +184,7 @@ async def rig(
     *,
     origins: Origins | None = None,
     clock: Clock | None = None,
+    ping_timeout_s: float = 20.0,
 ) -> AsyncIterator[Rig]:
     """Serve an adapter over a `PlainGateway`."""
     gateway = PlainGateway()
@@ -192,6 +193,7 @@ async def rig(
         origins=origins or Origins(allows_localhost=True),
         limits=limits or LiveLimits(),
         clock=clock or SystemClock(),
+        ping_timeout_s=ping_timeout_s,
     )
     async with listening(adapter) as port:
         yield Rig(adapter, gateway, port)

@@ -436,6 +436,29 @@ async def test_sockets_without_a_session_are_closed_and_others_kept() -> None:
         assert event_of(await text_of(used))[0] == "answered"
 
 
+async def test_a_client_that_leaves_a_ping_unanswered_is_cut_off() -> None:
+    limits = LiveLimits(heartbeat_s=0.2)
+    async with rig(limits, ping_timeout_s=0.5) as live, live.polling() as poller:
+        await poller.post(connect_packet())
+        await poller.get()
+        async with live.websocket() as answers, live.websocket() as silent:
+            await open_session(live, answers)
+            await open_session(live, silent)
+            talking = asyncio.create_task(answer_pings(answers))
+            assert await poller.get() == ["2"]
+            assert "2" in await read_to_end(silent)
+            await until(lambda: len(live.gateway.open_sessions) == 1)
+            assert live.gateway.sessions[1].ended is None
+            talking.cancel()
+
+
+async def answer_pings(client: ClientConnection) -> None:
+    """Do as living clients do."""
+    async for frame in client:
+        if frame == "2":
+            await client.send("3")
+
+
 async def test_a_stopping_server_tells_clients_to_come_back_and_leaves_nothing_running() -> None:
     before = asyncio.all_tasks()
     async with rig() as live, live.websocket() as client, live.polling() as poller:

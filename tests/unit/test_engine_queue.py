@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import engineio
@@ -21,6 +22,7 @@ from steelyard.live.engine_queue import (
 )
 from steelyard.live.events import LiveEvent
 from steelyard.live.outbox import Outbox
+from steelyard.live.pump import Pump
 
 
 def make_queue(limit: int = 256) -> tuple[EngineQueue, Outbox, list[str]]:
@@ -152,6 +154,39 @@ async def test_an_acknowledgement_keeps_its_place_behind_earlier_events() -> Non
     outbox.put(ReadyEvent("acknowledgement", '43/balance,7[{"balance":1}]'))
     outbox.put(event(2))
     assert frames(await poll(queue)) == [frame(1), '43/balance,7[{"balance":1}]', frame(2)]
+
+
+async def test_a_websocket_gets_its_pump_after_what_the_writer_has_to_send() -> None:
+    sent: list[Any] = []
+    makers: list[Callable[[], LiveEvent | None]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    def make_pump(take: Callable[[], LiveEvent | None]) -> Pump:
+        makers.append(take)
+        return Pump(send, take, lambda one: {"text": one.frame("", "|", "")}, lambda: None)
+
+    queue = EngineQueue(None, lambda: None, make_pump)
+    outbox = Outbox(queue.wake, lambda: None)
+    queue.put_nowait(ReadyPacket("0{}"))
+    assert frames(await poll(queue)) == ["0{}"]
+    assert makers == []
+    writer = asyncio.ensure_future(poll(queue))
+    await asyncio.sleep(0)
+    assert len(makers) == 1
+    queue.put_nowait(ReadyPacket("40/balance,{}"))
+    queue.attach(outbox)
+    outbox.put(event(1))
+    assert [one["text"] for one in sent] == ["40/balance,{}", "step|1"], "at once, and in order"
+    assert not writer.done()
+    queue.put_nowait(packet.Packet(packet.PING))
+    assert frames(await writer) == ["2"], "pings keep the writer from waiting in vain"
+    queue.put_nowait(ReadyPacket("1"))
+    queue.put_nowait(None)
+    outbox.put(event(2))
+    assert [one["text"] for one in sent[2:]] == ["1"]
+    assert await poll(queue) == []
 
 
 async def test_a_socket_that_is_not_read_leaves_everything_to_the_outbox() -> None:

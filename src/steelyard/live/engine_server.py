@@ -147,11 +147,12 @@ def build_server(
     make_queue: Callable[[], EngineQueue],
     *,
     is_origin_allowed: Callable[[str, dict[str, Any]], bool],
-    ping_interval_s: float,
+    ping_s: tuple[float, float],
 ) -> BalanceServer:
     """Return a server whose sockets have our queue and WebSocket; it starts no task before somebody comes.
 
-    Its own look-out for silent clients is off: it wakes once per client and ping time-out, ours once for all.
+    `ping_s` is how often clients are pinged and how long they may take to answer. The library's own look-out for
+    silent clients is off: it wakes once for each of them, ours once for all.
     """
     Payload.max_decode_packets = PACKETS_LIMIT  # the documented way, for the whole process
     server = BalanceServer(
@@ -162,8 +163,8 @@ def build_server(
         engineio_logger=_quiet_logger("engineio"),
         cors_allowed_origins=is_origin_allowed,
         max_http_buffer_size=FRAME_BYTES_MAX,
-        ping_interval=ping_interval_s,
-        ping_timeout=PING_TIMEOUT_S,
+        ping_interval=ping_s[0],
+        ping_timeout=ping_s[1],
         http_compression=False,
         cookie=None,
         monitor_clients=False,

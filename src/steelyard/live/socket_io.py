@@ -64,9 +64,15 @@ class SocketIoAdapter:
     """ASGI application for `/socket.io/`, http and websocket. Its look-out task starts with the first client."""
 
     def __init__(
-        self, gateway: Gateway, *, origins: Origins, limits: LiveLimits, clock: Clock
+        self,
+        gateway: Gateway,
+        *,
+        origins: Origins,
+        limits: LiveLimits,
+        clock: Clock,
+        ping_timeout_s: float = PING_TIMEOUT_S,
     ) -> None:
-        """Begin without clients."""
+        """Begin without clients; one that leaves a ping unanswered for `ping_timeout_s` is cut off."""
         self._gateway = gateway
         self._limits = limits
         self._clock = clock
@@ -83,7 +89,7 @@ class SocketIoAdapter:
             is_origin_allowed=lambda origin, environ: origins.allows(
                 origin, environ.get("HTTP_HOST")
             ),
-            ping_interval_s=limits.heartbeat_s,
+            ping_s=(limits.heartbeat_s, ping_timeout_s),
         )
         self._engine = self._server.eio
         self._server.on("connect", self._connect, namespace=NAMESPACE)
@@ -355,7 +361,7 @@ class SocketIoAdapter:
         """Whether a ping was not answered; python-engineio notes its time of the day."""
         socket = self._engine.sockets.get(connection.socket_id)
         sent_at: float | None = socket.last_ping if socket is not None else None
-        return sent_at is not None and time.time() - sent_at > PING_TIMEOUT_S
+        return sent_at is not None and time.time() - sent_at > self._engine.ping_timeout
 
     def _cut(self, connection: EngineConnection) -> None:
         if connection.driver is not None:
