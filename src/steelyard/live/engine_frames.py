@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
-from steelyard.core.errors import SteelyardError
 from steelyard.live.limits import FRAME_BYTES_MAX
 
 NAMESPACE = "/balance"
@@ -33,7 +32,7 @@ _KINDS = frozenset(("0", "1", "2"))
 _RESERVED = frozenset(("connect", "connect_error", "disconnect", "disconnecting"))
 
 
-class MalformedFrame(SteelyardError):
+class MalformedFrame(ValueError):
     """A client sent what this server has no answer to; the message says what, without its content."""
 
     code = "malformed_frame"
