@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +20,10 @@ from steelyard.app import HOT_ROUTES, Services, _readings, create_app
 from steelyard.cli.config import OTHER_NAMES
 from steelyard.cli.main import ALIASES, COMMANDS
 from steelyard.core.errors import SteelyardError
+from steelyard.live.client_events import CLIENT_EVENTS
+from steelyard.live.events import COMPLAINTS, SERVER_EVENTS
+from steelyard.live.figures import LiveFigures
+from steelyard.live.transport import Ending
 from steelyard.runtime.bus import BalanceEvent
 from steelyard.runtime.metrics import Figures
 from steelyard.runtime.problems import MEANINGS
@@ -80,7 +85,8 @@ def test_every_error_code_is_documented_and_none_is_made_up() -> None:
     # Not types of their own: told by the command line about what is not ours.
     told_by_commands = {"usage", "invalid_setting", "system_error"}
     benchmark_only = {"peer_refused", "benchmark_unsound"}  # docs/reference/benchmarks.md
-    expected = (all_error_codes() | MEANINGS.keys() | told_by_commands) - benchmark_only
+    told_live = {ending.word for ending in Ending} | set(COMPLAINTS)
+    expected = (all_error_codes() | MEANINGS.keys() | told_by_commands | told_live) - benchmark_only
     assert first_cells(text_of("errors.md")) == expected
 
 
@@ -104,6 +110,8 @@ def test_every_figure_is_documented_and_none_is_made_up() -> None:
 class _AnyServices:
     """Services of which every figure is nothing."""
 
+    live = SimpleNamespace(gateway=SimpleNamespace(figures=LiveFigures()))
+
     def __getattr__(self, name: str) -> Any:
         return _Nothing()
 
@@ -117,6 +125,28 @@ class _Nothing(int):
 
 def test_every_field_of_an_event_is_documented() -> None:
     assert first_cells(text_of("events.md")) == set(BalanceEvent.__struct_fields__)
+
+
+def section_of(name: str, heading: str) -> str:
+    """The part of a page below a heading of the second level."""
+    return text_of(name).split(f"## {heading}\n")[1].split("\n## ")[0]
+
+
+def test_every_live_event_is_documented_and_none_is_made_up() -> None:
+    assert first_cells(section_of("live.md", "What the server sends")) == set(SERVER_EVENTS)
+    said = section_of("live.md", "What a client may send")
+    assert first_cells(said) == CLIENT_EVENTS.keys()
+    for name, event in CLIENT_EVENTS.items():
+        [row] = [line for line in said.splitlines() if line.startswith(f"| `{name}`")]
+        _, _, fields, permission, *_ = (cell.strip() for cell in row.split("|"))
+        assert set(re.findall(r"`(\w+)\??`", fields)) == event.fields
+        assert permission == f"`{event.permission}`"
+
+
+def test_every_ending_of_a_live_connection_is_documented() -> None:
+    text = section_of("live.md", "How a connection ends")
+    for ending in Ending:
+        assert f"| {ending.close_code} | `{ending.word}` |" in text
 
 
 # --- the API -----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from steelyard.balances.model import Balance
-from steelyard.balances.model import Balance
 from steelyard.core.clock import Clock
 from steelyard.core.ids import UserId
 from steelyard.ledger.errors import InsufficientFunds

@@ -40,6 +40,9 @@ SERVER_EVENTS = (
 )
 """Every event the server sends, as docs/reference/events.md lists them."""
 
+COMPLAINTS = ("malformed_frame", "frame_too_large", "binary_frame", "unknown_event")
+"""What is told of frames that make no sense, beside the codes every door knows."""
+
 
 @dataclass(slots=True, eq=False)
 class LiveEvent:

@@ -263,6 +263,7 @@ STREAM_ROUTES = (
             {200: str},
             problems=("rate_limited",),
             query=StreamQuery,
+            media_type="text/event-stream",
         ),
     ),
 )

@@ -79,6 +79,8 @@ class Operation:
     query: type | None = None
     """A msgspec type whose fields are the query parameters."""
     body_is_optional: bool = False
+    media_type: str = "text/plain"
+    """Of an answer that is text."""
 
 
 class HotRoute(Route):

@@ -136,7 +136,7 @@ def _responses(route: HotRoute, *, is_public: bool) -> Document:
     found: Document = {}
     for status, shape in operation.answers.items():
         if shape is str:
-            content: Document = {"text/plain": {"schema": {"type": "string"}}}
+            content: Document = {operation.media_type: {"schema": {"type": "string"}}}
         elif shape is dict:
             content = {_JSON: {"schema": {"type": "object"}}}
         else:
