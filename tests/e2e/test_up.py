@@ -1,5 +1,6 @@
 """`steelyard up`: one command, and everything runs; whatever happened before."""
 
+import asyncio
 import os
 import signal
 from collections import Counter
@@ -14,6 +15,8 @@ from steelyard.cli.purchase_file import reader_of
 from steelyard.core.errors import NotFound
 from steelyard.ledger.purchases import Purchase
 from steelyard.runtime.currencies import find_currency
+from steelyard.runtime.redis.connect import RedisServer, ask_all
+from steelyard.runtime.valkey import find_running_valkey
 from tests.e2e.cli_kit import SHIPPED, Up, command, steelyard
 
 
@@ -176,3 +179,32 @@ def test_after_kill_9_of_anything_it_goes_on(start: Callable[..., Up]) -> None:
     )
     assert last.end() == 0
     assert "demo data" not in last.log.read_text()
+
+
+async def test_up_brings_a_valkey_that_its_server_fills_and_listens_to(running: Up) -> None:
+    url = await find_running_valkey(running.folder)
+    assert url is not None
+    connection = await RedisServer(url).connect("test")
+    try:
+        headers = admin(running)
+        async with httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=30) as client:
+            await client.post("/api/users", json={"id": "valkey-user"})
+            wanted = {"user": "valkey-user", "currency": "GBP"}
+            opened = await client.post("/api/accounts", json=wanted)
+            assert opened.status_code == 201, opened.text
+            account = opened.json()["account"]
+            paid = await client.post(
+                f"/api/accounts/{account}/recharges",
+                json={"amount": 15_050},
+                headers={"Idempotency-Key": "valkey"},
+            )
+            assert paid.status_code == 201, paid.text
+        commands = [("PUBSUB", "NUMSUB", "balance:updates"), ("GET", "balance:user:valkey-user")]
+        async with asyncio.timeout(10):
+            while True:
+                subscribers, number = await ask_all(connection, commands, deadline_s=5)
+                if (subscribers, number) == ([b"balance:updates", 1], b"150.5"):
+                    break
+                await asyncio.sleep(0.05)
+    finally:
+        await connection.disconnect(nowait=True)
