@@ -18,6 +18,7 @@ from steelyard.live.engine_connection import PACKETS_AT_ONCE, EngineConnection
 from steelyard.live.engine_frames import DEPTH_LIMIT, PACKETS_LIMIT
 from steelyard.live.events import LiveEvent
 from steelyard.live.limits import FRAME_BYTES_MAX, LiveLimits
+from steelyard.live.outbox import OUTBOX_LIMIT
 from steelyard.live.socket_io import IDLE_LIMIT_S
 from steelyard.live.transport import Ending
 from tests.socket_kit import (
@@ -324,6 +325,23 @@ async def test_a_poll_that_is_given_up_ends_its_session(live: Rig) -> None:
         with pytest.raises(httpx2.TimeoutException):
             await poller.client.get(poller.url, timeout=0.2)
         await until(lambda: session.ended is Ending.LEFT)
+
+
+async def test_a_client_that_stops_polling_ends_as_too_slow(live: Rig) -> None:
+    async with live.polling() as poller:
+        await poller.post(connect_packet())
+        await poller.get()
+        session = live.gateway.sessions[-1]
+        for number in range(OUTBOX_LIMIT):
+            session.put(LiveEvent("step", str(number)))
+        assert session.ended is None
+        told = [*await poller.get(), *await poller.get()]
+        assert told == [f'42/balance,["step",{number}]' for number in range(OUTBOX_LIMIT)]
+        for number in range(OUTBOX_LIMIT + 1):
+            session.put(LiveEvent("step", str(number)))
+        assert session.ended is Ending.TOO_SLOW
+        assert (await poller.client.get(poller.url)).status_code == 400
+    await until(lambda: live.gateway.open_sessions == [])
 
 
 async def test_two_polls_or_two_posts_at_once_end_the_session(live: Rig) -> None:
