@@ -99,6 +99,31 @@ async def test_what_was_committed_and_never_told_is_told_at_the_next_start(
         await other.stop()
 
 
+async def test_a_server_starts_while_valkey_is_away_and_uses_it_when_it_comes(
+    shared_database: FreshDatabase, own_valkey: Valkey, superuser: Connection, tmp_path: Path
+) -> None:
+    own_valkey.kill()
+    settings = {"STEELYARD_REDIS_URL": own_valkey.url}
+    server = await start_server(shared_database.app_url, tmp_path, settings=settings)
+    try:
+        owned = await Scene(server, superuser).own(10_000)
+        assert await cached(server, owned) == {"balance": 100, "cached": False}
+        figures = (await server.call("GET", "/metrics", headers={})).text
+        assert "steelyard_bus_subscribed 0.0" in figures
+        assert sum('"redis.away"' in line for line in server.log_lines()) == 1
+        await own_valkey.restart()
+        await until_cached(server, owned, 100)
+        async with asyncio.timeout(10):
+            while True:
+                figures = (await server.call("GET", "/metrics", headers={})).text
+                if "steelyard_bus_subscribed 1.0" in figures:
+                    break
+                await asyncio.sleep(0.05)
+        assert sum('"redis.back"' in line for line in server.log_lines()) == 1
+    finally:
+        await server.stop()
+
+
 async def charge_on(
     scene: Scene, owned: Owned, ended: asyncio.Event, slowest_s: list[float]
 ) -> int:
