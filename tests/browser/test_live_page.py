@@ -5,6 +5,7 @@ import json
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
+from steelyard.cli.replay_month import Month
 from tests.browser.chromium import Browser, Page
 from tests.e2e.cli_kit import Up, command
 
@@ -266,6 +268,26 @@ async def test_after_the_plug_was_pulled_nothing_is_missed(page: Page, backend: 
     assert await backend.balance(account) == (7_000, 9)
 
 
+async def test_after_a_long_absence_the_newest_is_shown(page: Page, backend: Backend) -> None:
+    account = await backend.own(100_000)
+    await pick(page, account)
+    await page.click("#plug")
+    await until_text(page, "state", "unplugged")
+    for _ in range(6):
+        await asyncio.gather(*(backend.move(account, "charges", 100) for _ in range(40)))
+    await page.click("#plug")
+    await until_text(page, "amount", "£760.00")
+    told = "240 changes came meanwhile, too many to replay one by one"
+    await until(page, f"document.getElementById('notice').textContent.includes('{told}')")
+    await until(page, "document.querySelector('#feed li').dataset.at === '241'")
+    shown = await numbers(page)
+    assert shown == list(range(241, 241 - len(shown), -1))
+    await backend.move(account, "charges", 100, description="After it")
+    await until_text(page, "amount", "£759.00")
+    await until(page, "document.querySelector('#feed .what').textContent === 'After it'")
+    assert (await numbers(page))[:2] == [242, 241]
+
+
 async def test_everything_is_done_by_keyboard(page: Page, backend: Backend) -> None:
     account = await backend.own(2_000)
     await pick(page, account)
@@ -358,21 +380,32 @@ async def test_who_wants_less_motion_gets_none(page: Page, backend: Backend) -> 
     assert await page.evaluate(f"{names}.every(one => one === 'none')")
 
 
+def busiest_of_the_coming_days(up: Up) -> list[str]:
+    """Return cards by how often they were used on the next days of the replay's calendar."""
+    days, note = Month.read().days, up.folder / "replay.json"
+    today = json.loads(note.read_text())["day"] if note.exists() else 0
+    used: Counter[str] = Counter()
+    for day in range(today + 1, today + 3):
+        for card, purchases in days[day % len(days)].items():
+            used[card] += len(purchases)
+    return [card for card, _ in used.most_common()]
+
+
 async def test_the_month_is_replayed_for_a_card_that_is_watched_and_no_other(
-    page: Page, backend: Backend
+    up: Up, page: Page, backend: Backend
 ) -> None:
-    cards = (await backend.ask("GET", "/api/accounts?user=card-206"))["data"]
-    still = (await backend.ask("GET", "/api/accounts?user=card-134"))["data"]
-    before = cards[0]["seq"]
-    await pick(page, cards[0])
-    await until(page, f"Number(document.getElementById('seq').textContent) >= {before + 2}")
-    await page.click("#plug")
-    [latest, *_] = (await backend.ask("GET", f"/api/accounts/{cards[0]['account']}/history"))[
-        "data"
-    ]
-    assert latest["details"]["source"] == "replay"
-    assert latest["details"]["merchant"] in "\n".join(await feed(page))
-    assert (await backend.ask("GET", "/api/accounts?user=card-134"))["data"] == still
+    watched, other = busiest_of_the_coming_days(up)[:2]
+    still = (await backend.ask("GET", f"/api/accounts?user={other}"))["data"]
+    [card] = (await backend.ask("GET", f"/api/accounts?user={watched}"))["data"]
+    await pick(page, card)
+    number = card["seq"] + 2
+    await until(page, f"Number(document.getElementById('seq').textContent) >= {number}")
+    shown = (await backend.ask("GET", f"/api/transactions/{card['account']}-{number}"))["details"]
+    assert shown["source"] == "replay"
+    what = json.dumps(shown["merchant"])
+    row = f"document.querySelector('#feed li[data-at=\"{number}\"] .what')"
+    await until(page, f"{row}.textContent === {what}")
+    assert (await backend.ask("GET", f"/api/accounts?user={other}"))["data"] == still
     verified = await backend.ask("POST", "/api/reconcile/verify", {})
     assert (verified["clean"], verified["details"]) == (True, [])
 

@@ -139,7 +139,7 @@ class Replay:
                 await self.ports.commit.post(_order_of(purchase, account, round_number))
                 self.posted += 1
         await asyncio.sleep(pause_s)
-        write_private(self._note, json.dumps({"day": number + 1}) + "\n")
+        await asyncio.to_thread(write_private, self._note, json.dumps({"day": number + 1}) + "\n")
 
     async def _top_up(
         self, month: Month, round_number: int, account: AccountId, purchase: Purchase
