@@ -571,3 +571,32 @@ async def test_the_end_of_the_process_ends_every_session(world: World) -> None:
         with pytest.raises(Refused) as refused:
             await stage.open(stage.token("ann"))
         assert refused.value.ending is Ending.SHUTTING_DOWN
+
+
+async def test_two_who_wait_for_a_stalled_reader_go_on_together(world: World) -> None:
+    account = await world.open_account(100_000, user="ann")
+    await charge_many(world, account, 120)
+    async with stage_of(world) as stage:
+        client = await stage.connect("ann")
+        client.is_stalled = True
+        asked = [asyncio.create_task(client.say("get_recent_events")) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        assert [one.done() for one in asked] == [False, False]
+        client.read_on()
+        assert await asyncio.gather(*asked) == [{"count": 100}] * 2
+        await client.until("transaction_completed", 200)
+
+
+async def test_a_client_that_leaves_while_it_is_waited_for_is_let_go(world: World) -> None:
+    account = await world.open_account(100_000, user="ann")
+    await charge_many(world, account, 120)
+    async with stage_of(world) as stage:
+        client = await stage.connect("ann")
+        assert client.session is not None
+        client.is_stalled = True
+        asked = asyncio.create_task(client.say("get_recent_events"))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        client.session.leave()
+        assert await asked is None
+        assert stage.gateway.count == 0

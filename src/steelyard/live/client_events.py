@@ -29,7 +29,7 @@ from steelyard.live.figures import LiveFigures
 from steelyard.live.heal import Healer
 from steelyard.live.join import NO_ACCOUNT, Join, initial_of
 from steelyard.live.limits import REFUSALS_MAX, MessageLimit
-from steelyard.live.session import Seat, Session
+from steelyard.live.session import Seat, Session, SessionEnded
 from steelyard.live.store import load_changes_after
 from steelyard.live.transport import Ending, Refused
 from steelyard.runtime.currencies import find_currency
@@ -102,11 +102,13 @@ async def do_client_event(
         return _answer(session, _error("forbidden", f"the role may not {name}"))
     try:
         answer = await known.act(hearing, session, data)
+    except SessionEnded:
+        return None
     except Refused as refused:
         return _answer(session, _error(refused.ending.word, str(refused)))
     except (InvalidInput, DatabaseUnavailable, Overloaded) as error:
         return _answer(session, _error(error.code, str(error)))
-    return answer.payload
+    return None if session.ended else answer.payload
 
 
 def _refuse_flood(hearing: Hearing, session: Session, wait_s: float) -> str | None:

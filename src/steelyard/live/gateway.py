@@ -18,7 +18,7 @@ from steelyard.live.figures import LiveFigures
 from steelyard.live.heal import Healer
 from steelyard.live.join import Join
 from steelyard.live.limits import LiveLimits, MessageLimit
-from steelyard.live.session import Seat, Session
+from steelyard.live.session import Seat, Session, SessionEnded
 from steelyard.live.store import Owner, Place
 from steelyard.live.sweep import Sweep
 from steelyard.live.transport import Ending, Hello, Refused, Transport
@@ -299,6 +299,8 @@ class Gateway:
     async def _guarded(self, session: Session, work: Coroutine[object, object, None]) -> None:
         try:
             await work
+        except SessionEnded:
+            return
         # The edge of a task: nobody above could tell the client.
         except Exception as error:
             self.figures.failures += 1

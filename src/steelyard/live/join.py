@@ -11,7 +11,7 @@ from steelyard.core.errors import DatabaseUnavailable, NotFound, Overloaded
 from steelyard.core.ids import AccountId
 from steelyard.live.events import BALANCE_INITIAL, LiveEvent, replayed_events_of
 from steelyard.live.heal import DEADLINE_S
-from steelyard.live.session import Seat, Session
+from steelyard.live.session import Seat, Session, SessionEnded
 from steelyard.live.store import Place, list_account_ids, load_changes_after
 from steelyard.live.transport import Ending
 from steelyard.live.watch import Watch
@@ -110,7 +110,7 @@ class Join:
             if replayed_to is not None and balance.seq - replayed_to > REPLAY_MAX:
                 extra, replayed_to = _resumption(replayed_to, balance.seq), None
         session.end(Ending.TOO_SLOW)
-        raise asyncio.CancelledError
+        raise SessionEnded
 
     async def _replay(self, seat: Seat, after: int, until: int) -> None:
         if after == until:

@@ -25,6 +25,10 @@ HELD_BACK_MAX = 1_000
 Told = tuple[BalanceEvent, tuple[LiveEvent, ...]]
 
 
+class SessionEnded(Exception):
+    """The session has ended; whatever was being done for it is over."""
+
+
 @dataclass(slots=True, eq=False)
 class Seat:
     """One account on one session. A listener of the account's watch."""
@@ -196,9 +200,8 @@ class Session:
         assert event is not None, "it was there"
         self.figures.sent[event.name] += 1
         self._note_sent(event)
-        if self._room is not None and len(self.outbox) <= OUTBOX_LIMIT // 4:
-            self._room.set_result(None)
-            self._room = None
+        if len(self.outbox) <= OUTBOX_LIMIT // 4:
+            self._make_room()
         return event
 
     async def hear(self, name: str, data: object) -> str | None:
@@ -250,19 +253,18 @@ class Session:
         """Wait until most of the outbox is free.
 
         Raises:
-            asyncio.CancelledError: The session ended; its reading task is cancelled then.
+            SessionEnded: There is nothing left to wait for; a client that takes nothing for 30 s is ended here.
         """
-        if self.ended is not None or len(self.outbox) <= OUTBOX_LIMIT // 2:
-            return
-        waiting = self._room = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(ROOM_DEADLINE_S):
-                await waiting
-        except TimeoutError:
-            self.end(Ending.TOO_SLOW)
-            raise asyncio.CancelledError from None
-        finally:
-            self._room = None
+        if self.ended is None and len(self.outbox) > OUTBOX_LIMIT // 2:
+            waiting = self._room or asyncio.get_running_loop().create_future()
+            self._room = waiting
+            try:
+                async with asyncio.timeout(ROOM_DEADLINE_S):
+                    await asyncio.shield(waiting)  # others may wait for it too
+            except TimeoutError:
+                self.end(Ending.TOO_SLOW)
+        if self.ended is not None:
+            raise SessionEnded
 
     def _finish(self, ending: Ending) -> bool:
         if self.ended is not None:
@@ -270,10 +272,16 @@ class Session:
         self.ended = ending
         self.figures.merged += self.outbox.merged
         self.outbox.clear()
+        self._make_room()
         if self._pacing is not None:
             self._pacing.cancel()
         self.acts.forget(self, ending)
         return True
+
+    def _make_room(self) -> None:
+        waiting, self._room = self._room, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
 
     def _overflow(self) -> None:
         self.end(Ending.TOO_SLOW)
