@@ -94,6 +94,23 @@ async def test_proofs_are_measured_on_histories_that_they_find_clean(admin_url: 
     assert await leftovers(admin_url) == []
 
 
+async def test_push_is_measured_and_every_change_arrives(admin_url: str) -> None:
+    options = {
+        "--seconds": "0.5", "--rounds": "1", "--sockets": "20", "--per-s": "40", "--burst": "60",
+        "--database-url": admin_url,
+    }  # fmt: skip
+    told = await asyncio.to_thread(
+        run_bench, "push", *(word for pair in options.items() for word in pair)
+    )
+    assert told["bench"] == "push"
+    for side in ("steelyard", "socketio"):
+        assert told[side]["lost"] == 0
+        assert told[side]["burst_delivered"] >= 60
+        assert told[side]["cpu_us"] > 0
+        assert 0 < told[side]["p50_ms"] <= told[side]["p99_ms"]
+    assert (told["lost"], told["reordered"]) == (0, 0)
+
+
 @pytest.mark.parametrize("as_superuser", [True, False])
 async def test_a_server_that_cannot_be_used_is_told_in_a_sentence(
     fresh: FreshDatabase, as_superuser: bool
