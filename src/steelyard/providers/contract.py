@@ -1,7 +1,7 @@
 """What a provider is: a manifest that declares it, and calls that each send one request."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -134,8 +134,8 @@ class Target:
     """
 
     accounts: tuple[TargetAccount, ...]
-    customer: str | None = None
-    position: str | None = None
+    customer: str | None = field(default=None, repr=False)
+    position: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +182,8 @@ class BalanceReading:
 
     Args:
         readings: Accounts with balances.
-        problems: Accounts without: `ProviderNotFound` where the provider does not know it, `ProviderMalformed`
-            where its values cannot be believed.
+        problems: Accounts without: `ProviderNotFound` where the provider does not know it, `ProviderRefusedRequest`
+            where it refused to tell of it, `ProviderMalformed` where its values cannot be believed.
         rest: What is still to ask for, with another call; None when all is told.
         server_s: Seconds the provider itself says that it took, where it does.
     """

@@ -25,6 +25,7 @@ class ProviderError(SteelyardError):
         provider: Name in the manifest.
         reason: Stable word for counting and showing, such as `deadline` or `status_503`; never a payload.
         scope: What it is about.
+        retry_after_s: Seconds from the answer on that it asked us to wait, zero or more; None where it did not say.
         retry: Whether the same request can succeed later, or after a person renewed something.
         tries_max: Tries of the same request in all before it is given up; None: as many as the policy of
             the caller allows.
@@ -38,13 +39,20 @@ class ProviderError(SteelyardError):
     said: ClassVar[str] = "failed in a way that is not known"
 
     def __init__(
-        self, *, provider: str, reason: str, scope: ErrorScope = ErrorScope.PROVIDER
+        self,
+        *,
+        provider: str,
+        reason: str,
+        scope: ErrorScope = ErrorScope.PROVIDER,
+        retry_after_s: float | None = None,
     ) -> None:
         self.provider, self.reason, self.scope = provider, reason, scope
+        self.retry_after_s = retry_after_s
         super().__init__(f"{provider} {self.said} ({reason}); no balance was changed")
 
     def fields(self) -> Mapping[str, object]:
-        return {"provider": self.provider, "reason": self.reason, "scope": self.scope.value}
+        told = {"provider": self.provider, "reason": self.reason, "scope": self.scope.value}
+        return told if self.retry_after_s is None else {**told, "retry_after_s": self.retry_after_s}
 
 
 class ProviderUnclassified(ProviderError):
@@ -61,29 +69,11 @@ class ProviderTransient(ProviderError):
 
 
 class ProviderRateLimited(ProviderError):
-    """It asked us to wait.
-
-    Attributes:
-        retry_after_s: Seconds from the answer on, zero or more; None where it did not say.
-    """
+    """It asked us to wait: `retry_after_s`, or as long as the policy of the caller says."""
 
     code = "provider_rate_limited"
     counts_as_outage = False
     said = "asked to wait"
-
-    def __init__(
-        self,
-        *,
-        provider: str,
-        retry_after_s: float | None,
-        reason: str = "rate_limited",
-        scope: ErrorScope = ErrorScope.PROVIDER,
-    ) -> None:
-        self.retry_after_s = retry_after_s
-        super().__init__(provider=provider, reason=reason, scope=scope)
-
-    def fields(self) -> Mapping[str, object]:
-        return {**super().fields(), "retry_after_s": self.retry_after_s}
 
 
 class ProviderReauth(ProviderError):

@@ -20,6 +20,29 @@ def _check_redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _check_provider_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must begin with https:// or http:// and name a host")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must hold no password, query or fragment")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("names a port that is none") from None
+    return url.rstrip("/")
+
+
+def _check_header_value(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text or not text.isascii() or not text.isprintable():
+        raise ValueError("must be printable ASCII and not empty")
+    return value
+
+
+HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_value)]
+
+
 class Settings(BaseSettings):
     """What one process runs with.
 
@@ -105,6 +128,41 @@ class Settings(BaseSettings):
     )
     live_sweep_interval_ms: int = Field(
         1_000, ge=50, description="How often what is shown is compared with the database."
+    )
+
+    t24_api_url: Annotated[str, AfterValidator(_check_provider_url)] | None = Field(
+        None, validation_alias="T24_API_URL", description="Where the core bank answers."
+    )
+    t24_api_key: HeaderSecret | None = Field(
+        None, validation_alias="T24_API_KEY", description="Its bearer token, key or password."
+    )
+    t24_dialect: Literal["bearer", "middleware", "iris"] = Field(
+        "bearer", description="How it is spoken to."
+    )
+    t24_path: str | None = Field(
+        None,
+        pattern=r"^/[!-~]*$",
+        description="Path below its address, with {account}; the dialect's own if unset.",
+    )
+    t24_user: str | None = Field(
+        None,
+        pattern=r"^[!-9;-~]+$",
+        description="User of HTTP Basic, with T24_API_KEY as the password.",
+    )
+    t24_credentials: HeaderSecret | None = Field(
+        None, description="Header `credentials`: user and password of the core itself."
+    )
+    t24_company: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9]{1,16}$", description="Header `companyId`."
+    )
+    t24_ca_file: Path | None = Field(
+        None, description="PEM file of the certificates to trust instead of the system's."
+    )
+    t24_requests_per_s: float = Field(
+        10.0, gt=0, le=10_000, description="Requests a second it bears, of all processes together."
+    )
+    t24_in_flight: int = Field(
+        10, ge=1, le=1_000, description="Requests that may wait for its answer at once."
     )
 
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
