@@ -28,6 +28,17 @@ async def load_changes_after(
     return [event_of_change(row) for row in rows if row["user_id"] is not None]
 
 
+async def load_positions(database: Database, places: Sequence[Place]) -> list[tuple[Place, int]]:
+    """Return the last `seq` of each account found, of many tenants in one call."""
+    if not places:
+        return []
+    tenants, accounts = (list(column) for column in zip(*places, strict=True))
+    rows = await database.fetch(
+        "SELECT tenant_id, account_id, seq FROM steelyard.read_balances($1, $2)", tenants, accounts
+    )
+    return [((TenantId(tenant), AccountId(account)), seq) for tenant, account, seq in rows]
+
+
 async def load_primary_accounts(
     database: Database, owners: Sequence[Owner]
 ) -> dict[Owner, AccountId]:

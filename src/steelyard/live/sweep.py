@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from steelyard.access.errors import Unauthenticated
 from steelyard.balances.read import BATCH_LIMIT
-from steelyard.balances.store import load_balances
 from steelyard.core.clock import format_utc
 from steelyard.core.errors import DatabaseUnavailable
 from steelyard.core.ids import AccountId
@@ -19,7 +18,7 @@ from steelyard.live.admit import WARN_BEFORE
 from steelyard.live.events import AUTH_EXPIRING, json_event
 from steelyard.live.heal import DEADLINE_S
 from steelyard.live.session import Session
-from steelyard.live.store import Owner, Place, load_primary_accounts
+from steelyard.live.store import Owner, Place, load_positions, load_primary_accounts
 from steelyard.live.transport import Ending
 
 if TYPE_CHECKING:
@@ -144,13 +143,12 @@ class Sweep:
         told = {place: watches[place].told for place in places if place in watches}
         known = [place for place, seq in told.items() if seq is not None]
         behind: dict[Place, int] = {}
-        for balance in await _in_time(load_balances(self.gateway.ports.database, known)):
-            place = (balance.tenant, balance.account)
+        for place, head in await _in_time(load_positions(self.gateway.ports.database, known)):
             seq = told[place] or 0
-            if balance.seq > seq:
-                behind[place] = balance.seq
-            elif balance.seq < seq and place in watches:
-                watches[place].begin_again_at(balance.seq)
+            if head > seq:
+                behind[place] = head
+            elif head < seq and place in watches:
+                watches[place].begin_again_at(head)
         return behind
 
     # --- who looks -----------------------------------------------------------------------------
