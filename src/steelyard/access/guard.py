@@ -29,6 +29,10 @@ TENANT_TABLES: Final[Mapping[str, str]] = MappingProxyType(
         "topup": "tenant_id",
         "contra_pending": "tenant_id",
         "checkpoint": "tenant_id",
+        "mirrored_account": "tenant_id",
+        "sync_target": "tenant_id",
+        "run": "tenant_id",
+        "provider_budget": "tenant_id",
     }
 )
 """Each table that holds tenants' rows, with the column that says whose."""
@@ -53,6 +57,13 @@ ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
         ("audit", "INSERT"),
         ("relay_position", "INSERT"),
         ("relay_position", "UPDATE"),
+        ("sync_target", "INSERT"),
+        ("sync_target", "UPDATE"),
+        ("sync_target", "DELETE"),
+        ("run", "INSERT"),
+        ("run", "UPDATE"),
+        ("provider_budget", "INSERT"),
+        ("provider_budget", "UPDATE"),
     }
 )
 """All that the running product may write itself; money has its own door."""

@@ -375,3 +375,17 @@ async def sum_amounts_under(uow: UnitOfWork, key_prefix: str) -> dict[AccountId,
         key_prefix,
     )
     return {AccountId(row["account_id"]): row["amount"] for row in rows}
+
+
+async def mirror_balances(
+    uow: UnitOfWork, rows: Sequence[tuple[AccountId, int, datetime, str]], *, now: datetime
+) -> list[asyncpg.Record]:
+    """Write readings (account, minor units, read at, JSON of all kinds): the only way mirrored balances move.
+
+    Returns:
+        One row per change, as `event_of_change` reads it; unchanged and older readings give none.
+    """
+    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
+    return await uow.fetch(
+        "SELECT * FROM steelyard.mirror_balances($1, $2, $3, $4, $5, $6)", now, uow.tenant, *columns
+    )

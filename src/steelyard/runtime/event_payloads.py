@@ -12,7 +12,7 @@ from steelyard.runtime.bus import BalanceEvent
 from steelyard.runtime.currencies import find_currency
 
 _TRANSACTION_TYPES = {"capture": "charge", "expire": "release"}
-_MOVES_NOTHING = frozenset(("hold", "release", "expire"))
+_COMPLETES_NOTHING = frozenset(("hold", "release", "expire", "sync"))
 
 
 def transaction_type_of(kind: str) -> str:
@@ -21,8 +21,8 @@ def transaction_type_of(kind: str) -> str:
 
 
 def completes_transaction(event: BalanceEvent) -> bool:
-    """Say whether the step is told as `transaction_completed` too: holds and their releases are not."""
-    return event.seq is not None and event.kind not in _MOVES_NOTHING
+    """Say whether the step is told as `transaction_completed` too: holds, their releases and readings of others are not."""
+    return event.seq is not None and event.kind not in _COMPLETES_NOTHING
 
 
 def updated_payload(

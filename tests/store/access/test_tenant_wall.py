@@ -9,12 +9,17 @@ from steelyard.access.model import Role
 from steelyard.access.users import NewUser, UserEdit
 from steelyard.core.errors import NotFound
 from steelyard.core.ids import DEFAULT_TENANT, TenantId, UserId
+from steelyard.mirror.model import NewMirroredAccount
+from steelyard.providers.contract import Limits
+from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Connection, Database, UnitOfWork
+from steelyard.sync.enroll import Enrollment, allow_requests, enroll_accounts
+from steelyard.sync.raise_target import queue_sync
 from tests.store.access.access_kit import ACME, ZETA, admin_of, behind_the_wall
 from tests.unit.access.token_kit import NOW
 from tests.world import LOGIN, FreshDatabase, World
 
-MONEY_TABLES = ("account", "change", "operation", "hold", "book", "tenant")
+MONEY_TABLES = ("account", "change", "operation", "hold", "book", "tenant", "mirrored_account")
 
 
 async def fill(world: World, tenant: TenantId) -> None:
@@ -29,6 +34,10 @@ async def fill(world: World, tenant: TenantId) -> None:
         order = api_keys.KeyOrder("till", Role.SERVICE)
         await api_keys.create_api_key(uow, order, created_by="boss", now=NOW)
         await audit.record_audit(uow, admin_of(tenant), action="test.fill", now=NOW)
+        mirrored = NewMirroredAccount(UserId("42"), "bank", "1", find_currency("GBP"))
+        await enroll_accounts(uow, [mirrored], Enrollment("bank", None), now=NOW)
+        await allow_requests(uow, "bank", Limits(1.0, 1), now=NOW)
+        await queue_sync(uow, UserId("42"), "bank", now=NOW)
 
 
 @pytest.fixture
@@ -115,12 +124,16 @@ async def test_every_table_of_the_schema_is_tried_here(fresh: FreshDatabase) -> 
     assert {row["relname"] for row in rows} == TENANT_TABLES.keys() | EXCEPTIONS.keys()
 
 
-@pytest.mark.parametrize("table", ["app_user", "api_key", "audit", "topup"])
+@pytest.mark.parametrize(
+    "table", ["app_user", "api_key", "audit", "topup", "sync_target", "run", "provider_budget"]
+)
 async def test_rows_of_another_tenant_cannot_be_written(filled: Database, table: str) -> None:
     async with filled.unit_of_work(ACME) as uow:
         row = await uow.fetchrow(f"SELECT * FROM steelyard.{table} LIMIT 1")
     assert row is not None
-    foreign = {**dict(row), "tenant_id": "zeta", "id": "foreign-1"}
+    foreign = {**dict(row), "tenant_id": "zeta"}
+    if isinstance(foreign.get("id"), str):
+        foreign["id"] = "foreign-1"
     if table == "audit":
         del foreign["id"]  # the database numbers it
     places = ", ".join(f"${at}" for at in range(1, len(foreign) + 1))
@@ -130,7 +143,9 @@ async def test_rows_of_another_tenant_cannot_be_written(filled: Database, table:
             await uow.execute(statement, *foreign.values())
 
 
-@pytest.mark.parametrize("table", ["app_user", "api_key", "topup"])
+@pytest.mark.parametrize(
+    "table", ["app_user", "api_key", "topup", "sync_target", "run", "provider_budget"]
+)
 async def test_rows_cannot_be_handed_to_another_tenant_or_taken_from_it(
     filled: Database, table: str
 ) -> None:

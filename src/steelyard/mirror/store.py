@@ -1,0 +1,101 @@
+"""All SQL of mirrored accounts."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+
+from steelyard.core.errors import NotFound
+from steelyard.core.ids import AccountId, UserId
+from steelyard.core.money import Currency
+from steelyard.mirror.model import MirroredAccount, NewMirroredAccount
+from steelyard.runtime.database import UnitOfWork
+
+_ACCOUNTS = """
+    SELECT m.account_id, m.user_id, m.provider, m.number, m.is_active, m.read_at, a.is_primary, a.posted, a.currency, b.digits
+      FROM unnest($2::text[]) AS u (id)
+      JOIN steelyard.app_user w ON w.tenant_id = $1 AND w.id = u.id
+       AND w.context = 'MOBILE_BANKING' AND w.status = 'active'
+      JOIN steelyard.mirrored_account m ON m.tenant_id = $1 AND m.user_id = u.id AND m.provider = $3
+      JOIN steelyard.account a ON a.tenant_id = $1 AND a.id = m.account_id
+      JOIN steelyard.book b ON b.tenant_id = $1 AND b.currency = a.currency
+     WHERE m.is_active ORDER BY m.user_id, a.is_primary DESC, m.account_id
+"""
+_STANDINGS = """
+    SELECT w.id, w.status, w.context, coalesce(m.accounts, 0) AS accounts FROM steelyard.app_user w
+      LEFT JOIN LATERAL (SELECT count(*)::int AS accounts FROM steelyard.mirrored_account m
+                          WHERE m.tenant_id = $1 AND m.user_id = w.id AND m.provider = $3 AND m.is_active) m ON true
+     WHERE w.tenant_id = $1 AND w.id = ANY ($2)
+"""
+
+
+async def open_accounts(
+    uow: UnitOfWork, accounts: Sequence[NewMirroredAccount], *, now: datetime
+) -> list[tuple[AccountId, bool]]:
+    """Open mirrored accounts, or bring those there are to what is said of them. Returns id and whether it is new.
+
+    Raises:
+        NotFound: A user does not exist, or the tenant keeps no book in a currency.
+    """
+    try:
+        row = await uow.fetchrow(
+            "SELECT * FROM steelyard.open_mirrored_accounts($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            now,
+            uow.tenant,
+            [account.user for account in accounts],
+            [account.provider for account in accounts],
+            [account.number for account in accounts],
+            [account.currency.code for account in accounts],
+            [account.account_type for account in accounts],
+            [account.is_primary for account in accounts],
+            [account.is_active for account in accounts],
+        )
+        await uow.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except asyncpg.ForeignKeyViolationError as error:
+        kind = "book" if "currency" in str(error.constraint_name) else "user"
+        raise NotFound(kind=kind, identifier="of these accounts") from error
+    assert row is not None
+    return [
+        (AccountId(found), opened)
+        for found, opened in zip(row["r_id"], row["r_opened"], strict=True)
+    ]
+
+
+async def set_context(uow: UnitOfWork, users: Sequence[UserId], context: str) -> list[UserId]:
+    """Say where users have their money: `MOBILE_BANKING` or `WALLET`. Returns those there are."""
+    rows = await uow.fetch(
+        "UPDATE steelyard.app_user SET context = $3 WHERE tenant_id = $1 AND id = ANY ($2) RETURNING id",
+        uow.tenant,
+        list(users),
+        context,
+    )
+    return [UserId(row["id"]) for row in rows]
+
+
+async def load_standings(
+    uow: UnitOfWork, users: Sequence[UserId], provider: str
+) -> dict[UserId, tuple[str, str, int]]:
+    """Return status, context and number of active accounts at `provider` of each user there is."""
+    rows = await uow.fetch(_STANDINGS, uow.tenant, list(users), provider)
+    return {UserId(row["id"]): (row["status"], row["context"], row["accounts"]) for row in rows}
+
+
+async def load_accounts(
+    uow: UnitOfWork, users: Sequence[UserId], provider: str
+) -> dict[UserId, list[MirroredAccount]]:
+    """Return the active accounts at `provider` of those of the users who may be synced, the primary one first."""
+    found: dict[UserId, list[MirroredAccount]] = {}
+    for row in await uow.fetch(_ACCOUNTS, uow.tenant, list(users), provider):
+        account = MirroredAccount(
+            account=AccountId(row["account_id"]),
+            user=UserId(row["user_id"]),
+            provider=row["provider"],
+            number=row["number"],
+            currency=Currency(row["currency"], row["digits"]),
+            is_primary=row["is_primary"],
+            is_active=row["is_active"],
+            posted=row["posted"],
+            read_at=row["read_at"],
+        )
+        found.setdefault(account.user, []).append(account)
+    return found

@@ -1,0 +1,108 @@
+-- Money of others, as they report it: whose it is, what was read, and the one door a reading takes into a balance.
+
+-- Which users have money at the core bank (requirement CB1): only those are ever asked for there.
+ALTER TABLE steelyard.app_user ADD COLUMN context text NOT NULL DEFAULT 'WALLET'
+    CONSTRAINT app_user_context CHECK (context IN ('WALLET', 'MOBILE_BANKING'));
+
+CREATE TABLE steelyard.mirrored_account (
+    tenant_id    text COLLATE "C" NOT NULL,
+    account_id   bigint NOT NULL,
+    user_id      text COLLATE "C" NOT NULL,
+    provider     text COLLATE "C" NOT NULL CHECK (length(provider) BETWEEN 1 AND 80),
+    number       text COLLATE "C" NOT NULL CHECK (length(number) BETWEEN 1 AND 64),  -- the source's own name for it
+    account_type text CHECK (length(account_type) BETWEEN 1 AND 40),
+    is_active    boolean NOT NULL DEFAULT true,
+    readings     json,                                  -- all kinds of balance of the newest reading, minor units
+    read_at      timestamptz,
+    PRIMARY KEY (tenant_id, account_id),
+    UNIQUE (tenant_id, user_id, provider, number),
+    FOREIGN KEY (tenant_id, account_id) REFERENCES steelyard.account (tenant_id, id)
+) WITH (fillfactor = 80);
+ALTER TABLE steelyard.mirrored_account ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_wall ON steelyard.mirrored_account USING (tenant_id = (SELECT steelyard.current_tenant()))
+    WITH CHECK (tenant_id = (SELECT steelyard.current_tenant()));
+CREATE POLICY ledger_door ON steelyard.mirrored_account TO steelyard_ledger USING (true) WITH CHECK (true);
+GRANT SELECT ON steelyard.mirrored_account TO steelyard_app;
+GRANT SELECT, INSERT, UPDATE ON steelyard.mirrored_account TO steelyard_ledger;
+
+-- Effect: opens one mirrored account per array element; one the user has already at that source under that number is
+-- brought to what is said of it and answers its id. Books must be open and users exist (foreign keys say so).
+CREATE FUNCTION steelyard.open_mirrored_accounts(
+    p_now timestamptz, p_tenant text, p_user text[], p_provider text[], p_number text[], p_currency text[],
+    p_account_type text[], p_is_primary boolean[], p_is_active boolean[], OUT r_id bigint[], OUT r_opened boolean[]
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE v_id bigint; i int;
+BEGIN
+    PERFORM set_config('steelyard.tenant', p_tenant, true);
+    r_id := array_fill(NULL::bigint, ARRAY[cardinality(p_user)]);
+    r_opened := array_fill(false, ARRAY[cardinality(p_user)]);
+    FOR i IN 1..cardinality(p_user) LOOP
+        UPDATE steelyard.mirrored_account m SET account_type = coalesce(p_account_type[i], m.account_type), is_active = p_is_active[i]
+         WHERE m.tenant_id = p_tenant AND m.user_id = p_user[i] AND m.provider = p_provider[i] AND m.number = p_number[i]
+        RETURNING m.account_id INTO v_id;
+        IF FOUND THEN
+            UPDATE steelyard.account acc SET is_primary = p_is_primary[i]
+             WHERE acc.tenant_id = p_tenant AND acc.id = v_id AND acc.is_primary <> p_is_primary[i];
+        ELSE
+            INSERT INTO steelyard.account (tenant_id, kind, user_id, currency, is_primary, opened_at, as_of)
+            VALUES (p_tenant, 'mirrored', p_user[i], p_currency[i], p_is_primary[i], p_now, p_now) RETURNING id INTO v_id;
+            INSERT INTO steelyard.mirrored_account (tenant_id, account_id, user_id, provider, number, account_type, is_active)
+            VALUES (p_tenant, v_id, p_user[i], p_provider[i], p_number[i], p_account_type[i], p_is_active[i]);
+            r_opened[i] := true;
+        END IF;
+        r_id[i] := v_id;
+    END LOOP;
+END $$;
+
+-- Effect: what was read of mirrored accounts becomes their balance: a change of kind `sync` over the difference. An
+-- unchanged reading makes no change, an older one than is stored is passed by. The columns of read_changes_at, one row
+-- per change. Locks the accounts in id order; until the caller commits. No account may stand twice.
+CREATE FUNCTION steelyard.mirror_balances(
+    p_now timestamptz, p_tenant text, p_account bigint[], p_posted bigint[], p_read_at timestamptz[], p_readings text[]
+) RETURNS TABLE (tenant_id text, account_id bigint, user_id text, currency text, digits smallint, seq bigint,
+                 kind text, amount bigint, held_amount bigint, balance_after bigint, held_after bigint,
+                 contra_id bigint, contra_seq bigint, posted_at timestamptz)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('steelyard.tenant', p_tenant, true);
+    PERFORM 1 FROM (SELECT acc.id FROM steelyard.account acc
+                     WHERE acc.tenant_id = p_tenant AND acc.id = ANY (p_account) AND acc.kind = 'mirrored'
+                     ORDER BY acc.id FOR NO KEY UPDATE) l;
+    RETURN QUERY
+    WITH given AS MATERIALIZED (
+        SELECT u.* FROM unnest(p_account, p_posted, p_read_at, p_readings) AS u (id, posted, read_at, readings)
+          JOIN steelyard.mirrored_account m ON m.tenant_id = p_tenant AND m.account_id = u.id
+         WHERE m.read_at IS NULL OR m.read_at <= u.read_at),
+    noted AS (
+        UPDATE steelyard.mirrored_account m SET readings = g.readings::json, read_at = g.read_at
+          FROM given g WHERE m.tenant_id = p_tenant AND m.account_id = g.id),
+    moved AS (
+        UPDATE steelyard.account acc
+           SET posted = g.posted, seq = acc.seq + 1, as_of = greatest(acc.as_of, p_now),
+               head = steelyard.chain_hash(acc.head, p_tenant, acc.id, acc.seq + 1, 'sync', g.posted - acc.posted, 0,
+                                           g.posted, acc.held, NULL, NULL, NULL, p_now, NULL)
+          FROM given g
+          JOIN steelyard.account old ON old.tenant_id = p_tenant AND old.id = g.id
+         WHERE acc.tenant_id = p_tenant AND acc.id = g.id AND acc.kind = 'mirrored' AND acc.posted <> g.posted
+        RETURNING acc.id, acc.user_id, acc.currency, acc.seq, acc.posted - old.posted AS amount, acc.posted, acc.held, acc.head),
+    written AS (
+        INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
+                                      posted_at, hash)
+        SELECT p_tenant, m.id, m.seq, 'sync', m.amount, 0, m.posted, m.held, p_now, m.head FROM moved m)
+    SELECT p_tenant, m.id, m.user_id, m.currency, b.digits, m.seq, 'sync'::text, m.amount, 0::bigint, m.posted, m.held,
+           NULL::bigint, NULL::bigint, p_now
+      FROM moved m JOIN steelyard.book b ON b.tenant_id = p_tenant AND b.currency = m.currency ORDER BY m.id;
+END $$;
+
+DO $$
+DECLARE v_function text;
+BEGIN
+    FOREACH v_function IN ARRAY ARRAY['mirror_balances(timestamptz, text, bigint[], bigint[], timestamptz[], text[])',
+            'open_mirrored_accounts(timestamptz, text, text[], text[], text[], text[], text[], boolean[], boolean[])'] LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION steelyard.%s FROM PUBLIC', v_function);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION steelyard.%s TO steelyard_app', v_function);
+        EXECUTE format('ALTER FUNCTION steelyard.%s OWNER TO steelyard_ledger', v_function);
+    END LOOP;
+END $$;

@@ -1,0 +1,1 @@
+"""Decides what to pull from other sources and when, and pulls it."""

@@ -1,0 +1,498 @@
+"""Targets in a real database: leased once, fenced, raised, never queued twice, never beyond the budget."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from steelyard.core.ids import DEFAULT_TENANT, UserId
+from steelyard.mirror.model import ShownBalance
+from steelyard.providers.contract import Limits
+from steelyard.providers.errors import ProviderRateLimited, ProviderTransient
+from steelyard.reconcile.verify import Scope, verify_tenant
+from steelyard.runtime.database import Database
+from steelyard.sync.model import Fetched, Lease, Priority, Raised, Reason
+from steelyard.sync.raise_target import SyncRequest, queue_sync, raise_users
+from steelyard.sync.recover import free_lost_leases
+from steelyard.sync.rules import Cadence
+from steelyard.sync.status import load_status
+from steelyard.testing.clock import FrozenClock
+from tests.sync_kit import BANK, INTERVAL, SyncWorld, open_sync_world
+from tests.world import World
+
+CADENCES = {BANK: Cadence(INTERVAL, 1)}
+
+
+@pytest.fixture
+async def synced(world: World) -> SyncWorld:
+    """A world with the bank, in which time stands still."""
+    return await open_sync_world(world, FrozenClock())
+
+
+def let_pass(synced: SyncWorld, seconds: float) -> None:
+    """Move the world's clock."""
+    assert isinstance(synced.clock, FrozenClock)
+    synced.clock.move(timedelta(seconds=seconds))
+
+
+async def raise_user(synced: SyncWorld, user: str, priority: Priority) -> Raised:
+    """Ask for one sync."""
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        request = SyncRequest(UserId(user), BANK, priority)
+        [raised] = await raise_users(uow, [request], now=synced.clock.now())
+    return raised
+
+
+async def write(synced: SyncWorld, *results: Fetched) -> int:
+    """Write results; returns how many were accepted."""
+    return len(await synced.writer().write(DEFAULT_TENANT, results, CADENCES))
+
+
+def told(synced: SyncWorld, lease: Lease, account: int, minor: int) -> Fetched:
+    """An attempt that read one balance."""
+    shown = ShownBalance(account, minor, synced.clock.now(), {"available": minor})  # type: ignore[arg-type]
+    return Fetched(lease, (shown,), requests=1)
+
+
+# --- leases ------------------------------------------------------------------------------------
+
+
+async def test_a_target_is_leased_once_and_again_only_after_its_lease_ran_out(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a", "b"])
+    await synced.make_due()
+    first = await synced.lease(lease_s=30)
+    assert {lease.subject for lease in first.leases} == {"a", "b"}
+    let_pass(synced, 29)
+    assert (await synced.lease()).leases == []
+    let_pass(synced, 2)
+    again = (await synced.lease()).leases
+    assert {lease.subject for lease in again} == {"a", "b"}
+    before = {lease.subject: lease.token for lease in first.leases}
+    assert all(lease.token == before[lease.subject] + 1 for lease in again)
+    assert [lease.attempts for lease in again] == [2, 2]
+
+
+async def test_higher_priority_is_leased_first_then_what_waited_longest(synced: SyncWorld) -> None:
+    await synced.enroll(["old", "young", "manual", "login"])
+    await synced.make_due()
+    admin = await synced.world.as_superuser()
+    await admin.execute(
+        "UPDATE steelyard.sync_target SET due_at = due_at - interval '1 min' WHERE subject = 'old'"
+    )
+    await admin.close()
+    await raise_user(synced, "manual", Priority.MANUAL)
+    await raise_user(synced, "login", Priority.LOGIN)
+    order = [(await synced.lease(most=1)).leases[0].subject for _ in range(4)]
+    assert order == ["login", "manual", "old", "young"]
+
+
+async def test_a_late_workers_result_changes_nothing(synced: SyncWorld) -> None:
+    accounts = await synced.enroll(["a"])
+    await synced.make_due()
+    [slow] = (await synced.lease(worker="slow", lease_s=10)).leases
+    let_pass(synced, 11)
+    # Nobody has it yet, but the lease is over: a worker that slept may hold an old reading.
+    assert await write(synced, told(synced, slow, accounts["a"], 5)) == 0
+    [quick] = (await synced.lease(worker="quick", lease_s=10)).leases
+    assert await write(synced, told(synced, slow, accounts["a"], 5)) == 0
+    assert (await synced.world.balance(accounts["a"])).posted == 0
+    assert await write(synced, told(synced, quick, accounts["a"], 700)) == 1
+    assert await write(synced, told(synced, quick, accounts["a"], 5)) == 0
+    balance = await synced.world.balance(accounts["a"])
+    assert (balance.posted, balance.seq) == (700, 1)
+    [run] = await synced.runs("a")
+    assert (run["state"], run["attempts"]) == ("completed", 2)
+    target = await synced.target("a")
+    assert (target["lease_until"], target["last_result"]) == (None, "ok")
+    assert target["last_success_at"] == synced.clock.now()
+
+
+async def test_many_results_are_written_in_one_call_and_each_is_judged_alone(
+    synced: SyncWorld,
+) -> None:
+    users = [f"u{i}" for i in range(50)]
+    accounts = await synced.enroll(users)
+    await synced.make_due()
+    leases = (await synced.lease()).leases
+    results = [told(synced, lease, accounts[lease.subject], 10) for lease in leases]
+    foreign = [Fetched(replace(one.lease, token=99)) for one in results[:5]]
+    assert await write(synced, *foreign, *results[5:]) == 45
+    states = [(await synced.runs(lease.subject))[0]["state"] for lease in leases]
+    assert states == ["running"] * 5 + ["completed"] * 45
+
+
+async def test_a_dead_workers_targets_are_due_again_and_after_three_its_run_is_expired(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"])
+    asked = await raise_user(synced, "a", Priority.LOGIN)
+    for _ in range(3):
+        [lease] = (await synced.lease(lease_s=10)).leases
+        assert lease.run == asked.run
+        let_pass(synced, 11)
+    assert (await load_status(synced.database, synced.clock)).processing is False
+    assert await free_lost_leases(synced.database, synced.clock) == 1
+    assert await free_lost_leases(synced.database, synced.clock) == 0
+    assert [run["state"] for run in await synced.runs("a")] == ["retrying"]
+    [lease] = (await synced.lease(lease_s=10)).leases
+    assert lease.run != asked.run
+    expired, running = await synced.runs("a")
+    assert (expired["state"], expired["finished_at"]) == ("expired", synced.clock.now())
+    assert json.loads(str(expired["error"]))["code"] == "worker_lost"
+    assert (running["state"], running["attempts"], lease.attempts) == ("running", 1, 1)
+
+
+# --- asking ------------------------------------------------------------------------------------
+
+
+async def test_a_user_is_never_queued_twice_and_requests_share_the_run(synced: SyncWorld) -> None:
+    await synced.enroll(["a"])
+    first = await raise_user(synced, "a", Priority.MANUAL)
+    second = await raise_user(synced, "a", Priority.MANUAL)
+    login = await raise_user(synced, "a", Priority.LOGIN)
+    assert (first.is_new, second.is_new, login.is_new) == (True, False, False)
+    assert first.run == second.run == login.run is not None
+    assert (await synced.target("a"))["priority"] == Priority.LOGIN
+    [lease] = (await synced.lease()).leases
+    assert (lease.run, lease.priority) == (first.run, Priority.LOGIN)
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        assert await queue_sync(uow, UserId("a"), BANK, now=synced.clock.now()) is True
+        assert await queue_sync(uow, UserId("a"), BANK, now=synced.clock.now()) is False
+
+
+async def test_a_sync_asked_for_while_one_is_in_flight_runs_once_more_after_it(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"])
+    await synced.make_due()
+    [lease] = (await synced.lease()).leases
+    login = await raise_user(synced, "a", Priority.LOGIN)
+    same = await raise_user(synced, "a", Priority.MANUAL)
+    assert login.run == same.run != lease.run
+    assert (await synced.lease()).leases == []
+    assert await write(synced, told(synced, lease, accounts["a"], 1)) == 1
+    [again] = (await synced.lease()).leases
+    assert (again.run, again.priority) == (login.run, Priority.LOGIN)
+    assert await write(synced, told(synced, again, accounts["a"], 2)) == 1
+    assert (await synced.lease()).leases == []
+    target = await synced.target("a")
+    assert (target["priority"], target["again"], target["run_id"]) == (0, False, None)
+    assert [run["state"] for run in await synced.runs("a")] == ["completed"] * 2
+
+
+async def test_those_who_may_not_be_synced_are_refused_and_nothing_is_written(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["inactive", "paused"])
+    await synced.enroll(["closed"], is_active=False)
+    await synced.world.open_account(5, user="wallet")
+    admin = await synced.world.as_superuser()
+    await admin.execute("UPDATE steelyard.app_user SET status = 'inactive' WHERE id = 'inactive'")
+    await admin.execute(
+        "UPDATE steelyard.sync_target SET is_paused = true WHERE subject = 'paused'"
+    )
+    expected = {
+        "wallet": Reason.WALLET,
+        "nobody": Reason.UNKNOWN_USER,
+        "inactive": Reason.INACTIVE,
+        "closed": Reason.NO_ACCOUNTS,
+        "paused": Reason.PAUSED,
+    }
+    for user, reason in expected.items():
+        assert await raise_user(synced, user, Priority.LOGIN) == Raised(None, False, reason)
+    assert await admin.fetchval("SELECT count(*) FROM steelyard.run") == 0
+    assert await admin.fetchval("SELECT count(*) FROM steelyard.sync_target") == 2
+    await admin.close()
+
+
+async def test_one_who_becomes_a_wallet_user_is_not_asked_for_and_forgotten(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"])
+    asked = await raise_user(synced, "a", Priority.LOGIN)
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        await uow.execute(
+            "UPDATE steelyard.app_user SET context = 'WALLET' WHERE tenant_id = 'default'"
+        )
+    await work(synced)
+    assert synced.bank.asked.total() == 0
+    assert await synced.target("a") == {}
+    [run] = await synced.runs("a")
+    assert (run["id"], run["state"]) == (asked.run, "cancelled")
+
+
+# --- budgets -----------------------------------------------------------------------------------
+
+
+async def test_nothing_beyond_the_bucket_is_leased_and_logins_have_a_part_of_their_own(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll([f"u{i}" for i in range(30)])
+    await synced.make_due()
+    await synced.allow(Limits(10.0, 100))
+    assert len((await synced.lease()).leases) == 8
+    assert len((await synced.lease()).leases) == 0
+    await raise_user(synced, "u29", Priority.LOGIN)
+    [login] = (await synced.lease()).leases
+    assert login.subject == "u29"
+    let_pass(synced, 0.5)
+    assert len((await synced.lease()).leases) == 4
+    let_pass(synced, 60)
+    assert len((await synced.lease(lease_s=1)).leases) == 8
+
+
+async def test_no_more_is_in_flight_than_the_source_bears(synced: SyncWorld) -> None:
+    await synced.allow(Limits(1000.0, 10))
+    await synced.enroll([f"u{i}" for i in range(30)])
+    await synced.make_due()
+    assert len((await synced.lease()).leases) == 8
+    await raise_user(synced, "u28", Priority.LOGIN)
+    await raise_user(synced, "u29", Priority.LOGIN)
+    assert len((await synced.lease()).leases) == 2
+    assert len((await synced.lease()).leases) == 0
+
+
+async def test_four_workers_at_once_never_exceed_the_rate_in_any_window(
+    world: World, fresh_pools: list[Database]
+) -> None:
+    synced = await open_sync_world(world)
+    rate, burst = 200.0, 20.0
+    await synced.allow(Limits(rate, 10_000), burst=burst)
+    await synced.enroll([f"u{i}" for i in range(1_500)])
+    await synced.make_due()
+    granted: list[datetime] = []
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + 2.0
+
+    async def take(database: Database, name: str) -> None:
+        own = SyncWorld(World(**{**vars(world), "database": database}), synced.bank, synced.clock)
+        while loop.time() < end_s:
+            taken = await own.lease(worker=name)
+            granted.extend(lease.until for lease in taken.leases)
+            await asyncio.sleep(0.005)
+
+    await asyncio.gather(*(take(one, f"w{i}") for i, one in enumerate(fresh_pools)))
+    at = sorted(granted)  # a lease's end is its grant, moved by the same 30 s
+    for first in range(0, len(at), 7):
+        for last in range(first, len(at), 7):
+            window_s = (at[last] - at[first]).total_seconds()
+            assert last - first + 1 <= burst + rate * window_s + 1e-6
+    assert len(at) >= 0.9 * rate * (at[-1] - at[0]).total_seconds()
+
+
+@pytest.fixture
+async def fresh_pools(world: World) -> AsyncIterator[list[Database]]:
+    """Four pools, as four processes have."""
+    pools = [await Database.open(world.fresh.app_url, pool_size=2) for _ in range(4)]
+    yield pools
+    for pool in pools:
+        await pool.close()
+
+
+# --- plans -------------------------------------------------------------------------------------
+
+FILL = """
+INSERT INTO steelyard.sync_target (tenant_id, kind, subject, provider, due_at)
+SELECT 'default', 'update-balances', 'fill-' || i, 'fakebank', $1::timestamptz + i * interval '1 ms'
+  FROM generate_series(1, $2::int) i
+"""
+
+
+async def blocks_of(synced: SyncWorld, most: int) -> int:
+    """How many blocks one lease call reads."""
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        text = await uow.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM steelyard.lease_targets("
+            "$1, 'default', 'fakebank', 'w', '30 s', $2, $2, 100, 3)",
+            synced.clock.now(),
+            most,
+        )
+    plan = json.loads(text)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def test_what_a_lease_reads_does_not_grow_with_the_targets_due_or_resting(
+    synced: SyncWorld,
+) -> None:
+    admin = await synced.world.as_superuser()
+    now = synced.clock.now()
+    await admin.execute(FILL, now - timedelta(seconds=1), 1_000)
+    for _ in range(6):
+        await blocks_of(synced, 1)
+    few = min([await blocks_of(synced, 10) for _ in range(3)])
+    await admin.execute("TRUNCATE steelyard.sync_target")
+    # Half of them are due, half are resting.
+    await admin.execute(FILL, now - timedelta(seconds=50), 100_000, timeout=60)
+    for _ in range(6):
+        await blocks_of(synced, 1)
+    many = min([await blocks_of(synced, 10) for _ in range(3)])
+    let_pass(synced, -60)
+    none_due = await blocks_of(synced, 10)
+    await admin.close()
+    assert many <= 2 * few + 30, (few, many)
+    assert none_due <= 30, none_due
+
+
+# --- what the bank says ------------------------------------------------------------------------
+
+
+async def work(synced: SyncWorld) -> None:
+    """Let a worker do what is due now."""
+    worker = synced.worker()
+    await worker.turn()
+    await worker.drain()
+
+
+async def test_a_changed_reading_is_one_change_and_one_event_and_an_unchanged_one_is_none(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"])
+    for minor in (1_000, 1_000, 400):
+        synced.bank.money["a-0"] = minor
+        await raise_user(synced, "a", Priority.MANUAL)
+        await work(synced)
+        let_pass(synced, 1)
+    changes = await synced.world.changes(accounts["a"])
+    assert [(c.kind, c.amount, c.balance_after, c.seq) for c in changes] == [
+        ("sync", 1_000, 1_000, 1),
+        ("sync", -600, 400, 2),
+    ]
+    events = synced.world.heard.events
+    assert [(e.event, e.user, e.kind, e.amount, e.available, e.transaction) for e in events] == [
+        ("balance_updated", "a", "sync", 1_000, 1_000, None),
+        ("balance_updated", "a", "sync", -600, 400, None),
+    ]
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        row = await uow.fetchrow("SELECT readings, read_at FROM steelyard.mirrored_account")
+    assert row is not None
+    assert json.loads(row["readings"]) == {"ledger": 407, "available": 400}
+    assert row["read_at"] == synced.clock.now() - timedelta(seconds=1)
+    assert synced.bank.asked["a-0"] == 3
+
+
+async def test_mirrored_balances_are_proved_like_all_others(synced: SyncWorld) -> None:
+    accounts = await synced.enroll(["a", "b"])
+    for minor in (1_000, 250):
+        synced.bank.money["a-0"] = minor
+        for user in ("a", "b"):
+            await raise_user(synced, user, Priority.MANUAL)
+        await work(synced)
+        let_pass(synced, 1)
+    await synced.world.open_account(500, user="a")
+    scope = Scope(synced.database, DEFAULT_TENANT, synced.world.cache)
+    assert (await verify_tenant(scope)).details == []
+    admin = await synced.world.as_superuser()
+    await admin.execute("UPDATE steelyard.account SET posted = 3 WHERE id = $1", accounts["a"])
+    await admin.close()
+    found = await verify_tenant(scope)
+    assert {one.account for one in found.details} == {accounts["a"]}
+
+
+async def test_an_account_the_bank_does_not_know_is_told_and_the_others_are_read(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"], accounts_each=3)
+    del synced.bank.money["a-1"]
+    await raise_user(synced, "a", Priority.MANUAL)
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 1, "a-1": 1, "a-2": 1}
+    assert (await synced.world.balance(accounts["a"])).posted == 1_000
+    [run] = await synced.runs("a")
+    target = await synced.target("a")
+    assert (run["state"], target["last_result"]) == ("failed", "provider_not_found")
+    assert (target["last_success_at"], target["cost"]) == (None, 3)
+
+
+async def test_a_source_that_fails_is_tried_three_times_then_left_until_the_next_period(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"])
+    synced.bank.error = ProviderTransient(provider=BANK, reason="status_503")
+    asked = await raise_user(synced, "a", Priority.LOGIN)
+    waits = []
+    for _ in range(3):
+        await work(synced)
+        due = (await synced.target("a"))["due_at"]
+        assert isinstance(due, datetime)
+        waits.append((due - synced.clock.now()).total_seconds())
+        let_pass(synced, waits[-1])
+    assert waits[:2] == [1.0, 2.0]
+    assert 270.0 <= waits[2] <= 330.0
+    [run] = await synced.runs("a")
+    assert (run["id"], run["state"], run["attempts"]) == (asked.run, "failed", 3)
+    assert json.loads(str(run["error"]))["code"] == "provider_transient"
+    target = await synced.target("a")
+    assert (target["priority"], target["last_success_at"]) == (0, None)
+
+
+async def test_a_source_that_asks_to_wait_is_not_asked_by_anybody_until_then(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a", "b"])
+    synced.bank.error = ProviderRateLimited(provider=BANK, reason="status_429", retry_after_s=30.0)
+    await raise_user(synced, "a", Priority.LOGIN)
+    await work(synced)
+    await raise_user(synced, "b", Priority.LOGIN)
+    let_pass(synced, 29)
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 1}
+    synced.bank.error = None
+    let_pass(synced, 2)
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 2, "b-0": 1}
+
+
+async def test_a_source_that_is_down_is_asked_once_in_a_while_and_no_run_is_spent_on_it(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll([f"u{i}" for i in range(40)])
+    await synced.make_due()
+    synced.bank.error = ProviderTransient(provider=BANK, reason="connect")
+    await synced.allow(Limits(1000.0, 10))
+    await work(synced)
+    assert synced.bank.asked.total() == 8
+    for _ in range(9):
+        let_pass(synced, 1)
+        await work(synced)
+    assert synced.bank.asked.total() == 8
+    let_pass(synced, 2)
+    await work(synced)
+    assert synced.bank.asked.total() == 9
+    synced.bank.error = None
+    let_pass(synced, 21)
+    await work(synced)
+    assert synced.bank.asked.total() == 10
+    await work(synced)
+    assert synced.bank.asked.total() == 18
+
+
+async def test_a_provider_that_breaks_its_contract_ends_its_lease_only(synced: SyncWorld) -> None:
+    await synced.enroll(["a"])
+    synced.bank.broken = True
+    for _ in range(3):
+        await raise_user(synced, "a", Priority.MANUAL)
+        await work(synced)
+    [run] = await synced.runs("a")
+    assert (run["state"], run["attempts"]) == ("failed", 3)
+    assert (await synced.target("a"))["last_result"] == "provider_unclassified"
+
+
+async def test_no_request_beyond_the_granted_ones_is_sent(synced: SyncWorld) -> None:
+    await synced.enroll(["a"], accounts_each=3)
+    await raise_user(synced, "a", Priority.MANUAL)
+    admin = await synced.world.as_superuser()
+    await admin.execute("UPDATE steelyard.sync_target SET cost = 2")
+    await admin.close()
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 1, "a-1": 1}
+    target = await synced.target("a")
+    assert (target["cost"], target["last_result"]) == (3, "more_requests_needed")
+    let_pass(synced, 1)
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 2, "a-1": 2, "a-2": 1}
+    assert [run["state"] for run in await synced.runs("a")] == ["completed"]
