@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -34,6 +35,7 @@ from steelyard.sync.enroll import Enrollment, allow_requests, enroll_accounts
 from steelyard.sync.lease_targets import Taken, Taker, lease_lane
 from steelyard.sync.model import Grant, Lane
 from steelyard.sync.run_targets import SyncWorker, WorkerPlan
+from steelyard.sync.status import load_status
 from steelyard.sync.sync_with_timeout import LoginSync
 from steelyard.sync.wait_for_runs import RunWaiter
 from steelyard.sync.write_results import ResultWriter
@@ -218,6 +220,14 @@ class SyncWorld:
             self.database, self.clock, waiter or RunWaiter(self.database), BANK, timeout_s
         )
 
+    async def until_idle(self) -> None:
+        """Wait until nothing is due and nobody is at work."""
+        async with asyncio.timeout(20):
+            status = await load_status(self.database, self.clock)
+            while status.priority or status.background or status.processing:
+                await asyncio.sleep(0.05)
+                status = await load_status(self.database, self.clock)
+
     async def target(self, user: str) -> dict[str, object]:
         """A target's row."""
         async with self.database.unit_of_work(DEFAULT_TENANT) as uow:
@@ -243,3 +253,14 @@ async def open_sync_world(world: World, clock: Clock | None = None) -> SyncWorld
     made = SyncWorld(world, FakeBank(used), used)
     await made.allow()
     return made
+
+
+@asynccontextmanager
+async def working(worker: SyncWorker) -> AsyncIterator[SyncWorker]:
+    """A worker at work; drained at the end."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await task

@@ -1,0 +1,131 @@
+"""A login waits for its balance, but never longer than it may; nobody's sync runs twice at once."""
+
+import asyncio
+
+import pytest
+
+from steelyard.core.ids import DEFAULT_TENANT, AccountId, UserId
+from steelyard.providers.contract import Limits
+from steelyard.providers.errors import ProviderTransient
+from steelyard.sync.model import Reason, SyncResult
+from steelyard.sync.status import load_status
+from steelyard.sync.sync_with_timeout import LoginSync
+from steelyard.sync.wait_for_runs import RunWaiter
+from tests.sync_kit import BANK, SyncWorld, open_sync_world, working
+from tests.world import World
+
+TIMEOUT_S = 2.0
+GRACE_S = 0.1
+
+
+@pytest.fixture
+async def synced(world: World) -> SyncWorld:
+    """A world with the bank."""
+    return await open_sync_world(world)
+
+
+async def log_in(logins: LoginSync, user: str) -> tuple[SyncResult, float]:
+    """Log in; the answer and the seconds it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    answer = await logins.sync_with_timeout(DEFAULT_TENANT, UserId(user))
+    return answer, loop.time() - began
+
+
+async def test_a_login_gets_the_fresh_balance_of_its_primary_account(synced: SyncWorld) -> None:
+    accounts = await synced.enroll(["a"], accounts_each=2, interval=None)
+    synced.bank.money["a-0"] = 12_345
+    waiter = RunWaiter(synced.database)
+    logins = synced.logins(waiter=waiter)
+    async with working(synced.worker(waiter=waiter)):
+        answer, _ = await log_in(logins, "a")
+    assert (answer.ok, answer.balance, answer.account) == (True, 12_345, accounts["a"])
+    assert answer.as_of is not None
+    assert (answer.reason, answer.queued) == (None, False)
+    [run] = await synced.runs("a")
+    assert (run["id"], run["state"]) == (answer.run_id, "completed")
+    await waiter.close()
+
+
+async def test_the_answer_comes_though_the_worker_is_another_process(synced: SyncWorld) -> None:
+    await synced.enroll(["a"], interval=None)
+    logins = synced.logins()
+    async with working(synced.worker()):  # tells nobody here
+        answer, _ = await log_in(logins, "a")
+    assert (answer.ok, answer.balance) == (True, 1_000)
+
+
+async def test_a_hanging_bank_costs_no_login_more_than_its_deadline_and_the_syncs_go_on(
+    synced: SyncWorld,
+) -> None:
+    users = [f"u{i}" for i in range(60)]
+    await synced.enroll(users, interval=None)
+    await synced.allow(Limits(1000.0, 20))
+    waiter = RunWaiter(synced.database)
+    logins = synced.logins(waiter=waiter)
+    first, *_ = users
+    async with working(synced.worker(waiter=waiter)):
+        assert (await log_in(logins, first))[0].ok
+        synced.bank.release = asyncio.Event()
+        synced.bank.money = dict.fromkeys(synced.bank.money, 555)
+        answers = await asyncio.gather(*(log_in(logins, user) for user in users))
+        assert max(took for _, took in answers) <= TIMEOUT_S + GRACE_S
+        assert {(one.ok, one.reason, one.queued) for one, _ in answers} == {
+            (False, Reason.TIMEOUT, True)
+        }
+        assert [one.balance for one, _ in answers] == [1_000] + [None] * 59
+        await asyncio.sleep(0.2)  # those who gave up make way
+        status = await load_status(synced.database, synced.clock)
+        assert (status.priority, status.background, status.processing) == (0, 40, True)
+        synced.bank.release.set()
+        await synced.until_idle()
+    assert [(await synced.world.balance(await _account(synced, u))).posted for u in users] == [
+        555
+    ] * 60
+    assert synced.bank.most_in_flight == 1
+
+
+async def _account(synced: SyncWorld, user: str) -> AccountId:
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        found = await uow.fetchval(
+            "SELECT account_id FROM steelyard.mirrored_account WHERE user_id = $1", user
+        )
+    return AccountId(found)
+
+
+async def test_a_bank_that_is_down_is_told_as_not_ok_and_never_raises(synced: SyncWorld) -> None:
+    await synced.enroll(["a"], interval=None)
+    synced.bank.error = ProviderTransient(provider=BANK, reason="connect")
+    async with working(synced.worker()):
+        answer, took = await log_in(synced.logins(), "a")
+    assert (answer.ok, answer.balance, answer.reason) == (False, None, Reason.TIMEOUT)
+    assert took <= TIMEOUT_S + GRACE_S
+
+
+async def test_who_may_not_be_synced_is_answered_at_once_and_the_bank_is_not_asked(
+    synced: SyncWorld,
+) -> None:
+    await synced.world.open_account(5, user="wallet")
+    async with working(synced.worker()):
+        for user, reason in (("wallet", Reason.WALLET), ("nobody", Reason.UNKNOWN_USER)):
+            answer, took = await log_in(synced.logins(), user)
+            assert answer == SyncResult(ok=False, reason=reason)
+            assert took < 1.0
+    assert synced.bank.asked.total() == 0
+
+
+async def test_a_database_that_hangs_does_not_hold_a_login_beyond_its_deadline(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"], interval=None)
+    admin = await synced.world.as_superuser()
+    blocker = admin.transaction()
+    await blocker.start()
+    await admin.execute("LOCK TABLE steelyard.sync_target")
+    logins = synced.logins(timeout_s=0.5)
+    answer, took = await log_in(logins, "a")
+    await blocker.rollback()
+    await admin.close()
+    await logins.close()
+    assert (answer.ok, answer.reason) == (False, Reason.TIMEOUT)
+    assert took <= 0.5 + GRACE_S
