@@ -23,6 +23,8 @@ from steelyard.providers.errors import (
 
 ANSWER_BYTES_MAX: Final = 1_048_576
 IDLE_S_MAX: Final = 30.0
+CONNECT_SHARE: Final = 0.75
+"""Share of a deadline after which an attempt to connect, or to agree on keys, is given up."""
 
 # An answer with one of these may say in its body what it is about.
 _TOLD_IN_BODY: Final = frozenset({200, 400, 404})
@@ -93,7 +95,7 @@ class Sender:
         try:
             # A timeout per read would let a server that dribbles hold the call for ever.
             async with asyncio.timeout(deadline_s):
-                return await self._exchange(order)
+                return await self._exchange(order, deadline_s)
         except (TimeoutError, httpx2.TimeoutException):
             raise self._transient("deadline") from None
         except httpx2.ConnectError as error:
@@ -103,12 +105,14 @@ class Sender:
         except (httpx2.HTTPError, OSError):
             raise self._transient("cut_off") from None
 
-    async def _exchange(self, order: OutsideRequest) -> OutsideAnswer:
+    async def _exchange(self, order: OutsideRequest, deadline_s: float) -> OutsideAnswer:
         request = httpx2.Request(
             order.method,
             order.url,
             headers={"Accept-Encoding": "identity", **order.headers},
             content=order.body,
+            # Ours to end: a handshake that is cancelled from outside leaves its socket to the collector.
+            extensions={"timeout": {"connect": deadline_s * CONNECT_SHARE}},
         )
         response = await self._transport.handle_async_request(request)
         response.request = request
@@ -137,7 +141,8 @@ class Sender:
 
     async def _read_body(self, response: httpx2.Response) -> bytes:
         body = bytearray()
-        async for chunk in response.aiter_raw():
+        assert isinstance(response.stream, httpx2.AsyncByteStream), "transports answer with one"
+        async for chunk in response.stream:
             body += chunk
             if len(body) > ANSWER_BYTES_MAX:
                 raise self._malformed("too_large")

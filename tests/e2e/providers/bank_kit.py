@@ -1,5 +1,6 @@
 """A simulated bank, served over real HTTP or in memory, with a client of one dialect in front of it."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ async def opened(
     *,
     in_memory: bool = False,
     options: BankOptions | None = None,
+    tls: ssl.SSLContext | None = None,
     **more: Any,
 ) -> AsyncIterator[Scene]:
     """Open a bank with three accounts of one customer, and a client."""
@@ -97,7 +99,7 @@ async def opened(
     )
     async with AsyncExitStack() as stack:
         memory = InMemoryTransport(bank) if in_memory else None
-        server = None if in_memory else await stack.enter_async_context(serve_bank(bank))
+        server = None if in_memory else await stack.enter_async_context(serve_bank(bank, tls=tls))
         url = "http://bank.invalid" if server is None else server.url
         context = ProviderContext(settings_of(url, dialect, **more), clock)
         client = await stack.enter_async_context(open_client(context, transport=memory))

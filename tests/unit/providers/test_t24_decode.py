@@ -1,5 +1,6 @@
 """T24's answers are read whole or refused, in the forms that banks send."""
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -150,12 +151,8 @@ def test_one_bad_amount_spoils_all_balances_of_its_account() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_end_as_rows_or_a_reason(body: bytes) -> None:
     for read in (read_bearer, read_holdings):
-        try:
-            rows = read(body)
-        except UnreadableAnswer as error:
-            assert error.args[0] in ("empty", "json", "shape", "no_body")
-        else:
-            assert isinstance(rows, Rows)
+        with contextlib.suppress(UnreadableAnswer):
+            assert isinstance(read(body), Rows)
 
 
 values = st.recursive(

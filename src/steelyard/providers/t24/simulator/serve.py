@@ -6,6 +6,7 @@ Answers that break the rules (cut off, reset, one byte at a time) need the socke
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,9 +31,14 @@ class BankServer:
     """A listening bank: `refuse` closes the door, `accept` opens it again on the same port."""
 
     def __init__(
-        self, bank: SimulatedBank, *, control: Control | None = None, host: str = "127.0.0.1"
+        self,
+        bank: SimulatedBank,
+        *,
+        control: Control | None = None,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.bank, self._control, self._host = bank, control, host
+        self.bank, self._control, self._host, self._tls = bank, control, host, tls
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -40,7 +46,7 @@ class BankServer:
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"http://{self._host}:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     async def accept(self, port: int = 0) -> None:
         """Listen: on the port it had before, else on this one, else on any that is free.
@@ -49,7 +55,7 @@ class BankServer:
             OSError: The port is taken.
         """
         self._server = await asyncio.start_server(
-            self._serve, self._host, self.port or port, limit=HEAD_BYTES_MAX
+            self._serve, self._host, self.port or port, limit=HEAD_BYTES_MAX, ssl=self._tls
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
 
@@ -175,7 +181,11 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def serve_bank(
-    bank: SimulatedBank, *, port: int = 0, host: str = "127.0.0.1"
+    bank: SimulatedBank,
+    *,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[BankServer]:
     """Serve a bank with its control surface until the context is left.
 
@@ -184,7 +194,7 @@ async def serve_bank(
     """
     from steelyard.providers.t24.simulator.control import control_of
 
-    server = BankServer(bank, control=control_of(bank), host=host)
+    server = BankServer(bank, control=control_of(bank), host=host, tls=tls)
     await server.accept(port)
     try:
         yield server
