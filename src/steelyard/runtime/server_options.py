@@ -21,6 +21,8 @@ def options_of_server(settings: Settings) -> dict[str, Any]:
         "ws_ping_interval": 25.0,
         "ws_ping_timeout": 20.0,
         "ws_per_message_deflate": False,
+        # Nothing here asks for a client's address or scheme, so nobody needs to be believed about them.
+        "proxy_headers": False,
         "access_log": False,
         "log_config": None,
         "server_header": False,

@@ -9,7 +9,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from steelyard.runtime.valkey.find_program import find_program
+from steelyard.runtime.valkey.program import find_program
 
 START_DEADLINE_S = 10.0
 

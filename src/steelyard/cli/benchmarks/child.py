@@ -39,6 +39,7 @@ def server_config(application: Any, *, http: Any = "httptools") -> uvicorn.Confi
     return uvicorn.Config(
         application,
         http=http,
+        proxy_headers=False,
         access_log=False,
         log_config=None,
         server_header=False,
