@@ -25,6 +25,7 @@ COMMANDS = {
     "key": "steelyard.cli.key",
     "import": "steelyard.cli.import_file",
     "verify": "steelyard.cli.verify",
+    "simulate": "steelyard.cli.simulate",
     "doctor": "steelyard.cli.doctor",
     "config": "steelyard.cli.config",
     "openapi": "steelyard.cli.openapi",
