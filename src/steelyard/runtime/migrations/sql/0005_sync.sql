@@ -48,7 +48,6 @@ CREATE TABLE steelyard.run (
     PRIMARY KEY (tenant_id, id),
     CHECK ((finished_at IS NULL) = (state IN ('pending', 'running', 'retrying')))
 ) WITH (fillfactor = 80);
-CREATE INDEX run_subject ON steelyard.run (tenant_id, subject, id);
 
 -- How much a source allows one tenant, for all processes together.
 CREATE TABLE steelyard.provider_budget (
@@ -90,6 +89,8 @@ GRANT USAGE ON SEQUENCE steelyard.run_id TO steelyard_app;
 -- runs to `running`. Rows somebody else is leasing at this moment are passed by.
 -- p_login, p_background: requests that targets at or above p_login_priority, and all others, may send; the last target
 -- leased may go beyond by its cost. A level's rows are one range of the index, so rows that are not due cost nothing.
+-- Plans made while tables are empty are kept: so each lookup is by an array of keys, and joined by hashing. Left to choose,
+-- the planner walks what was a small table then.
 -- A target whose lease was lost p_attempts_max times has its run closed as expired and begins a new one.
 CREATE FUNCTION steelyard.lease_targets(
     p_now timestamptz, p_tenant text, p_provider text, p_worker text, p_lease interval, p_login int, p_background int,
@@ -98,7 +99,7 @@ CREATE FUNCTION steelyard.lease_targets(
                  attempts int, run_id bigint, last_login_at timestamptz)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SET enable_nestloop = off SET enable_mergejoin = off SET enable_sort = off AS $$
 #variable_conflict use_column
 DECLARE v_level int := 1001; v_left int; v_used int;
 BEGIN
@@ -130,11 +131,15 @@ BEGIN
                        run_id = coalesce(f.new_run, t.run_id)
                   FROM fitting f
                  WHERE t.tenant_id = p_tenant AND t.kind = f.kind AND t.subject = f.subject
+                   AND t.kind = ANY (ARRAY (SELECT DISTINCT x.kind FROM fitting x))
+                   AND t.subject = ANY (ARRAY (SELECT x.subject FROM fitting x))
                 RETURNING t.*, f.new_run),
             closed AS (
                 UPDATE steelyard.run r SET state = 'expired', finished_at = p_now,
                        error = json_build_object('code', 'worker_lost', 'message', 'no worker finished it before its lease ended')
-                  FROM fitting f WHERE f.is_given_up AND r.tenant_id = p_tenant AND r.id = f.old_run),
+                  FROM fitting f
+                 WHERE f.is_given_up AND r.tenant_id = p_tenant AND r.id = f.old_run
+                   AND r.id = ANY (ARRAY (SELECT x.old_run FROM fitting x WHERE x.is_given_up))),
             begun AS (
                 INSERT INTO steelyard.run (tenant_id, id, kind, subject, priority, state, attempts, created_at, started_at)
                 SELECT p_tenant, l.run_id, l.kind, l.subject, l.priority, 'running', 1, p_now, p_now
@@ -142,7 +147,8 @@ BEGIN
             gone_on AS (
                 UPDATE steelyard.run r SET state = 'running', attempts = l.attempts, priority = l.priority,
                        started_at = coalesce(r.started_at, p_now)
-                  FROM leased l WHERE l.new_run IS NULL AND r.tenant_id = p_tenant AND r.id = l.run_id)
+                  FROM leased l WHERE l.new_run IS NULL AND r.tenant_id = p_tenant AND r.id = l.run_id
+                   AND r.id = ANY (ARRAY (SELECT x.run_id FROM leased x WHERE x.new_run IS NULL)))
             SELECT l.kind, l.subject, l.priority, l.cost, l.lease_token, l.lease_until, l.attempts, l.run_id, l.last_login_at
               FROM leased l
         LOOP
@@ -162,7 +168,7 @@ CREATE FUNCTION steelyard.raise_targets(
     p_login_priority int, p_token_hash bytea[]
 ) RETURNS TABLE (r_subject text, r_run_id bigint, r_is_new boolean, r_is_paused boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off AS $$
 BEGIN
     INSERT INTO steelyard.sync_target (tenant_id, kind, subject, provider, cost, due_at)
     SELECT p_tenant, p_kind, u.subject, p_provider, u.cost, 'infinity'
@@ -173,7 +179,7 @@ BEGIN
         SELECT u.subject, u.hash FROM unnest(p_subject, p_token_hash) AS u (subject, hash)),
     target AS MATERIALIZED (
         SELECT t.* FROM steelyard.sync_target t
-         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject IN (SELECT a.subject FROM asked a)
+         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = ANY (p_subject)
          ORDER BY t.subject FOR NO KEY UPDATE),
     plan AS MATERIALIZED (
         SELECT t.subject, t.is_paused, a.hash, coalesce(t.lease_until > p_now, false) AS is_in_flight,
@@ -193,7 +199,8 @@ BEGIN
                again_priority = CASE WHEN p.is_in_flight THEN greatest(t.again_priority, p_priority) ELSE t.again_priority END,
                again_run_id = CASE WHEN p.is_in_flight THEN coalesce(t.again_run_id, p.new_run) ELSE t.again_run_id END,
                last_login_at = CASE WHEN p_priority >= p_login_priority THEN p_now ELSE t.last_login_at END
-          FROM plan p WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = p.subject),
+          FROM plan p
+         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = p.subject AND t.subject = ANY (p_subject)),
     begun AS (
         INSERT INTO steelyard.run (tenant_id, id, kind, subject, priority, state, token_hashes, created_at)
         SELECT p_tenant, p.new_run, p_kind, p.subject, p_priority, 'pending', array_remove(ARRAY[p.hash], NULL), p_now
@@ -201,7 +208,8 @@ BEGIN
     shared AS (
         UPDATE steelyard.run r SET priority = greatest(r.priority, p_priority),
                token_hashes = (array_remove(ARRAY[p.hash], NULL) || r.token_hashes)[1:32]
-          FROM plan p WHERE p.new_run IS NULL AND r.tenant_id = p_tenant AND r.id = p.old_run)
+          FROM plan p WHERE p.new_run IS NULL AND r.tenant_id = p_tenant AND r.id = p.old_run
+           AND r.id = ANY (ARRAY (SELECT x.old_run FROM plan x WHERE x.new_run IS NULL)))
     SELECT t.subject, coalesce(p.new_run, p.old_run),
            p.new_run IS NOT NULL AND (p.is_resting OR p.is_in_flight), t.is_paused
       FROM target t LEFT JOIN plan p ON p.subject = t.subject;
@@ -214,7 +222,7 @@ CREATE FUNCTION steelyard.finish_targets(
     p_now timestamptz, p_tenant text, p_kind text[], p_subject text[], p_lease_token bigint[], p_state text[],
     p_due_at timestamptz[], p_cost int[], p_word text[], p_result text[], p_error text[]
 ) RETURNS int[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off AS $$
 DECLARE v_accepted int[];
 BEGIN
     WITH given AS MATERIALIZED (
@@ -223,7 +231,8 @@ BEGIN
     owned AS MATERIALIZED (
         SELECT t.run_id, g.* FROM given g
           JOIN steelyard.sync_target t ON t.tenant_id = p_tenant AND t.kind = g.kind AND t.subject = g.subject
-         WHERE t.lease_token = g.token AND t.lease_until > p_now
+         WHERE t.kind = ANY (p_kind) AND t.subject = ANY (p_subject) AND t.lease_token = g.token
+           AND NOT coalesce(t.lease_until <= p_now, true)
          ORDER BY g.kind, g.subject FOR NO KEY UPDATE OF t),
     ended AS (
         UPDATE steelyard.sync_target t
@@ -236,13 +245,15 @@ BEGIN
                again_run_id = CASE WHEN o.state = 'retrying' THEN t.again_run_id END,
                again_priority = CASE WHEN o.state = 'retrying' THEN t.again_priority ELSE 0 END,
                last_success_at = CASE WHEN o.state = 'completed' THEN p_now ELSE t.last_success_at END
-          FROM owned o WHERE t.tenant_id = p_tenant AND t.kind = o.kind AND t.subject = o.subject),
+          FROM owned o
+         WHERE t.tenant_id = p_tenant AND t.kind = o.kind AND t.subject = o.subject
+           AND t.kind = ANY (p_kind) AND t.subject = ANY (p_subject)),
     told AS (
         UPDATE steelyard.run r
            SET state = o.state, result = coalesce(o.result::json, r.result), error = coalesce(o.error::json, r.error),
                progress = CASE o.state WHEN 'completed' THEN 100 ELSE r.progress END,
                finished_at = CASE WHEN o.state = 'retrying' THEN NULL ELSE p_now END
-          FROM owned o WHERE r.tenant_id = p_tenant AND r.id = o.run_id)
+          FROM owned o WHERE r.tenant_id = p_tenant AND r.id = o.run_id AND r.id = ANY (ARRAY (SELECT x.run_id FROM owned x)))
     SELECT array_agg(o.position::int ORDER BY o.position) INTO v_accepted FROM owned o;
     RETURN coalesce(v_accepted, '{}');
 END $$;
@@ -252,7 +263,7 @@ END $$;
 CREATE FUNCTION steelyard.list_due_lanes(p_now timestamptz, p_providers text[], p_login_priority int, p_count int)
     RETURNS TABLE (tenant_id text, provider text, priority_due bigint, background_due bigint, in_flight bigint)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 #variable_conflict use_column
 DECLARE v_lane record; v_level int; v_due bigint; v_most int := greatest(p_count, 1);
 BEGIN
