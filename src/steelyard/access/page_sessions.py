@@ -37,9 +37,7 @@ class PageCodeRefused(SteelyardError):
     code = "unauthenticated"
 
     def __init__(self) -> None:
-        super().__init__(
-            "this address was opened before, or is older than ten minutes"
-        )
+        super().__init__("this address was opened before, or is older than ten minutes")
 
 
 class TooManyCodes(SteelyardError):
