@@ -1,4 +1,4 @@
--- Sync is state: one row per user and kind says when it is due and who works on it. docs/decisions/0014.
+-- Sync is state: one row per user and kind says when it is due and who works on it. docs/decisions/0015.
 
 -- What is pulled. A lease is `due_at` moved to its end: a worker that dies leaves a row that falls due by itself.
 CREATE TABLE steelyard.sync_target (
