@@ -54,18 +54,24 @@ class OutsideAnswer:
 
 
 def open_transport(
-    *, connections_max: int, ca_file: str | None = None
+    url: str, *, connections_max: int, ca_file: str | None = None
 ) -> httpx2.AsyncHTTPTransport:
     """Return a pool of connections to one provider.
 
     No proxy, cookie or password of the environment is used.
 
     Args:
+        url: Where the provider answers; the system's certificates are read only for https.
         connections_max: Connections at once; whoever comes later waits within its own deadline.
         ca_file: Certificates to trust instead of the system's.
+    Raises:
+        OSError: The file of certificates cannot be read.
     """
+    trusts_nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     return httpx2.AsyncHTTPTransport(
-        verify=ssl.create_default_context(cafile=ca_file),
+        verify=ssl.create_default_context(cafile=ca_file)
+        if url.lower().startswith("https:")
+        else trusts_nobody,
         trust_env=False,
         limits=httpx2.Limits(
             max_connections=connections_max,

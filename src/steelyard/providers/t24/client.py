@@ -259,7 +259,9 @@ async def open_client(
         ca_file = settings.t24_ca_file
         try:
             transport = open_transport(
-                connections_max=settings.t24_in_flight, ca_file=str(ca_file) if ca_file else None
+                speaker.url,
+                connections_max=settings.t24_in_flight,
+                ca_file=str(ca_file) if ca_file else None,
             )
         except OSError as error:
             problem = f"STEELYARD_T24_CA_FILE cannot be read ({type(error).__name__})"
