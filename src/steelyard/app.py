@@ -62,6 +62,8 @@ from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
 from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
+from steelyard.sync.api import router as sync_router
+from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
@@ -99,6 +101,7 @@ class Services:
     sweeper: HoldSweeper
     figures: Figures
     live: Live
+    sync: BalanceSync
     document: Callable[[], dict[str, Any]]
     """The OpenAPI document."""
     page_sessions: PageSessions | None
@@ -157,6 +160,8 @@ async def open_services(
         ports = LivePorts(database, reader, authenticator, bus, clock)
         live = _open_live(settings, ports, redis, is_embedded=made_secret is not None)
         closing.push_async_callback(live.close)
+        parts = SyncParts(settings, database, clock, ids, bus, cache)
+        sync = await closing.enter_async_context(open_sync(parts))
         services = Services(
             settings=settings,
             clock=clock,
@@ -177,6 +182,7 @@ async def open_services(
             sweeper=HoldSweeper(database, commit, clock),
             figures=figures,
             live=live,
+            sync=sync,
             document=document or openapi_document,
             page_sessions=page_sessions,
         )
@@ -348,6 +354,7 @@ def create_app(
     application.router.routes.extend(HOT_ROUTES)
     application.include_router(access_router)
     application.include_router(reconcile_router)
+    application.include_router(sync_router)
     application.edge = Edge(
         AsyncExitStackMiddleware(application.router),
         HotTable(HOT_ROUTES),

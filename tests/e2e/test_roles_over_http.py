@@ -23,6 +23,7 @@ PAGE_PATHS = {
 PUBLIC_PATHS = {
     *("/livez", "/readyz", "/metrics", "/docs", "/docs.js", "/openapi.json"),
     *PAGE_PATHS,
+    "/api/sync/status",
 }
 ROUTES = create_app(Settings()).routes
 PERMISSIONS = permissions_of(ROUTES)

@@ -182,7 +182,7 @@ def _framework_operation(operation: Document, permission: str | None) -> Documen
         **operation,
         "responses": responses,
         "x-permission": permission,
-        "security": [{"bearer": []}],
+        "security": [] if permission == "public" else [{"bearer": []}],
     }
 
 

@@ -165,6 +165,28 @@ class Settings(BaseSettings):
         10, ge=1, le=1_000, description="Requests that may wait for its answer at once."
     )
 
+    balance_sync_interval: int = Field(
+        300_000,
+        ge=0,
+        le=86_400_000,
+        validation_alias="BALANCE_SYNC_INTERVAL",
+        description="Milliseconds between two syncs of a user; 0: only when asked for.",
+    )
+    auth_sync_timeout: int = Field(
+        2_000,
+        ge=1,
+        le=60_000,
+        validation_alias="AUTH_SYNC_TIMEOUT",
+        description="Milliseconds a login waits for its balance.",
+    )
+    queue_process_interval: int = Field(
+        1_000,
+        ge=10,
+        le=60_000,
+        validation_alias="QUEUE_PROCESS_INTERVAL",
+        description="Milliseconds a due sync waits at most for a free worker to look.",
+    )
+
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
         "HS256", description="The one algorithm accepted."
     )

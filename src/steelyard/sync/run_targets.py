@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -69,6 +69,8 @@ class SyncWorker:
     """Of this process: hears of ends at once."""
     late: int = 0
     """Results that came after their lease and were refused."""
+    before_turn: Callable[[], Awaitable[None]] | None = None
+    """Done at least every `look_every_s`: tenants that are new get their budgets."""
     failed_turns: int = 0
     lost: int = 0
     """Results that could not be written; their leases run out and they are fetched again."""
@@ -116,6 +118,13 @@ class SyncWorker:
             tasks = {*self._under_way, *([self._writing] if self._writing else ())}
             await asyncio.wait(tasks)
 
+    async def abandon(self) -> None:
+        """Give up what is under way; the leases run out and others take its targets."""
+        tasks = {*self._under_way, *([self._writing] if self._writing else ())}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def turn(self) -> float:
         """Lease what is due and granted, and begin fetching it. Returns seconds until it is worth looking again."""
         await self._free_lost()
@@ -141,6 +150,8 @@ class SyncWorker:
     async def _free_lost(self) -> None:
         now_s = self.clock.monotonic_s()
         if self._freed_s is None or now_s - self._freed_s >= self.plan.look_every_s:
+            if self.before_turn is not None:
+                await self.before_turn()
             await free_lost_leases(self.database, self.clock)
             self._freed_s = now_s
 

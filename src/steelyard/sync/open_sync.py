@@ -1,0 +1,166 @@
+"""This process's part in syncing: the worker it runs and the logins it serves, opened and closed with it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from steelyard.access.tenants import list_tenants
+from steelyard.core.clock import Clock
+from steelyard.core.ids import IdSource, TenantId, UserId
+from steelyard.mirror.apply_readings import PublishReadings
+from steelyard.providers.contract import Limits, ProviderContext
+from steelyard.providers.load import load_plugin
+from steelyard.runtime.bus import ChangeBus
+from steelyard.runtime.cache import BalanceCache
+from steelyard.runtime.database import Database
+from steelyard.runtime.settings import Settings
+from steelyard.sync.enroll import allow_requests
+from steelyard.sync.model import Raised, Reason, SyncResult, SyncStatus
+from steelyard.sync.raise_target import SyncRequest, raise_users
+from steelyard.sync.run_targets import SyncWorker, WorkerPlan
+from steelyard.sync.status import load_status
+from steelyard.sync.sync_with_timeout import LoginSync
+from steelyard.sync.wait_for_runs import RunWaiter
+from steelyard.sync.write_results import ResultWriter
+
+CORE_BANK: Final = "t24"
+DRAIN_S: Final = 5.0
+STATUS_KEPT_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class SyncParts:
+    """What syncing works with."""
+
+    settings: Settings
+    database: Database
+    clock: Clock
+    ids: IdSource
+    bus: ChangeBus
+    cache: BalanceCache
+
+
+@dataclass(slots=True)
+class Running:
+    """What runs while there is a source."""
+
+    worker: SyncWorker
+    logins: LoginSync
+    limits: Limits
+    allowed: set[TenantId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class BalanceSync:
+    """Balances at the core bank, for any tenant. Without T24_API_URL nothing runs and every answer says so."""
+
+    database: Database
+    clock: Clock
+    running: Running | None = None
+    _status: tuple[SyncStatus, float] | None = None
+    _counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def sync_with_timeout(self, tenant: TenantId, user: UserId) -> SyncResult:
+        """Answer a login: as `LoginSync.sync_with_timeout`."""
+        if self.running is None:
+            return SyncResult(ok=False, reason=Reason.OFF)
+        return await self.running.logins.sync_with_timeout(tenant, user)
+
+    async def queue_sync(self, tenant: TenantId, user: UserId) -> Raised:
+        """Ask for a sync in the background; a user is never queued twice.
+
+        Raises:
+            DatabaseUnavailable: The database did not answer.
+        """
+        if self.running is None:
+            return Raised(None, reason=Reason.OFF)
+        async with self.database.unit_of_work(tenant) as uow:
+            now = self.clock.now()
+            [raised] = await raise_users(uow, [SyncRequest(user, CORE_BANK)], now=now)
+        self.running.worker.wake()
+        return raised
+
+    async def get_status(self) -> SyncStatus:
+        """Return what waits and whether anybody works, of the whole installation; at most a second old.
+
+        Raises:
+            DatabaseUnavailable: The database did not answer.
+        """
+        async with self._counting:
+            now_s = self.clock.monotonic_s()
+            if self._status is None or now_s - self._status[1] >= STATUS_KEPT_S:
+                self._status = (await load_status(self.database, self.clock), now_s)
+            return self._status[0]
+
+    async def allow_tenants(self) -> None:
+        """Give each tenant that has none yet its budget at the source, with the limits of the settings."""
+        if self.running is None:
+            return
+        for tenant in await list_tenants(self.database):
+            if tenant.id not in self.running.allowed:
+                async with self.database.unit_of_work(tenant.id) as uow:
+                    now = self.clock.now()
+                    await allow_requests(uow, CORE_BANK, self.running.limits, now=now)
+                self.running.allowed.add(tenant.id)
+
+
+@asynccontextmanager
+async def open_sync(parts: SyncParts) -> AsyncIterator[BalanceSync]:
+    """Begin to sync, if the settings name a core bank; on leaving, write what is under way, for at most 5 s.
+
+    Raises:
+        ProviderUnusable: The settings of the core bank do not fit together.
+    """
+    settings = parts.settings
+    sync = BalanceSync(parts.database, parts.clock)
+    if settings.t24_api_url is None:
+        yield sync
+        return
+    plugin = load_plugin(CORE_BANK)
+    async with plugin.open(ProviderContext(settings, parts.clock)) as provider:
+        waiter = RunWaiter(parts.database)
+        writer = ResultWriter(parts.database, parts.clock, PublishReadings(parts.bus, parts.cache))
+        plan = plan_of(settings, name=parts.ids.new_id()[:12])
+        worker = SyncWorker(
+            parts.database, parts.clock, {CORE_BANK: provider}, writer, plan, waiter=waiter
+        )
+        timeout_s = settings.auth_sync_timeout / 1000
+        logins = LoginSync(
+            parts.database, parts.clock, waiter, CORE_BANK, timeout_s, on_raised=worker.wake
+        )
+        sync.running = Running(worker, logins, provider.manifest.limits)
+        worker.before_turn = sync.allow_tenants
+        task = asyncio.create_task(worker.run(), name="sync.worker")
+        _log.info(
+            "sync.started",
+            interval_s=settings.balance_sync_interval / 1000,
+            auth_timeout_ms=settings.auth_sync_timeout,
+        )
+        try:
+            yield sync
+        finally:
+            worker.stop()
+            await asyncio.wait({task}, timeout=DRAIN_S)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await worker.abandon()
+            await waiter.close()
+            await logins.close()
+            _log.info("sync.stopped")
+
+
+def plan_of(settings: Settings, *, name: str) -> WorkerPlan:
+    """Return how this process's worker works; an interval of 0 leaves only what is asked for."""
+    interval_ms = settings.balance_sync_interval
+    return WorkerPlan(
+        name,
+        timedelta(milliseconds=interval_ms) if interval_ms else None,
+        look_every_s=settings.queue_process_interval / 1000,
+    )
