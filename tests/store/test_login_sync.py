@@ -93,6 +93,36 @@ async def _account(synced: SyncWorld, user: str) -> AccountId:
     return AccountId(found)
 
 
+async def test_a_thousand_logins_at_once_are_few_questions_and_all_answered_in_time(
+    synced: SyncWorld,
+) -> None:
+    users = [f"u{i}" for i in range(1_000)]
+    await synced.enroll(users, interval=None)
+    await synced.allow(Limits(1000.0, 20))
+    synced.bank.release = asyncio.Event()
+    waiter = RunWaiter(synced.database)
+    logins = synced.logins(waiter=waiter)
+    admin = await synced.world.as_superuser()
+    now = synced.clock.now()
+    await admin.execute("UPDATE steelyard.mirrored_account SET read_at = $1", now)
+    async with working(synced.worker(waiter=waiter)):
+        twice = [*users, *users[:50]]
+        answers = await asyncio.gather(*(log_in(logins, user) for user in twice))
+        synced.bank.release.set()
+        # They gave up, so they stand in the background, and are served at the bank's pace.
+        await synced.until_idle()
+    assert max(took for _, took in answers) <= TIMEOUT_S + GRACE_S
+    assert {(a.ok, a.balance, a.as_of, a.queued, a.reason) for a, _ in answers} == {
+        (False, 0, now, True, Reason.TIMEOUT)
+    }
+    assert len({a.run_id for a, _ in answers}) == 1_000
+    assert logins.raiser.batches <= 20
+    states = await admin.fetch("SELECT state, count(*) AS runs FROM steelyard.run GROUP BY 1")
+    await admin.close()
+    assert {row["state"]: row["runs"] for row in states} == {"completed": 1_000}
+    assert synced.bank.most_in_flight == 1
+
+
 async def test_a_bank_that_is_down_is_told_as_not_ok_and_never_raises(synced: SyncWorld) -> None:
     await synced.enroll(["a"], interval=None)
     synced.bank.error = ProviderTransient(provider=BANK, reason="connect")

@@ -54,7 +54,8 @@ def test_every_error_a_request_can_meet_is_in_the_table() -> None:
         if one.__module__.startswith("steelyard.")
         and ".embedded" not in one.__module__
         and not one.__module__.startswith("steelyard.cli.")  # other tests import the commands
-        and not one.__module__.startswith("steelyard.providers.")  # told by a run, never by an answer
+        # Told by a run, never by an answer.
+        and not one.__module__.startswith("steelyard.providers.")
     }
     unknown = {code for code in codes if code not in MEANINGS}
     assert unknown <= AT_START

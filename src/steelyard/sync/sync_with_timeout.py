@@ -11,7 +11,8 @@ from steelyard.mirror.model import MirroredAccount
 from steelyard.mirror.store import load_accounts
 from steelyard.runtime.database import Database, UnitOfWork
 from steelyard.sync.model import Priority, Reason, State, SyncResult
-from steelyard.sync.raise_target import SyncRequest, raise_users
+from steelyard.sync.raise_logins import LoginRaiser
+from steelyard.sync.raise_target import SyncRequest
 from steelyard.sync.wait_for_runs import RunWaiter
 
 
@@ -26,7 +27,12 @@ class LoginSync:
     timeout_s: float = 2.0
     on_raised: Callable[[], None] = lambda: None
     """Told at once, so that a worker of this process looks."""
+    raiser: LoginRaiser = field(init=False)
     _left: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Gather logins that come together."""
+        self.raiser = LoginRaiser(self.database, self.clock)
 
     async def sync_with_timeout(
         self, tenant: TenantId, user: UserId, *, token_hash: bytes | None = None
@@ -56,6 +62,7 @@ class LoginSync:
 
     async def close(self) -> None:
         """Wait for what was given up to have ended."""
+        await self.raiser.close()
         await asyncio.gather(*self._left, return_exceptions=True)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
@@ -77,9 +84,10 @@ class _Attempt:
     async def run(self) -> None:
         sync = self.sync
         request = SyncRequest(self.user, sync.provider, Priority.LOGIN, token_hash=self.token_hash)
-        async with sync.database.unit_of_work(self.tenant) as uow:
-            await self._load(uow)
-            [raised] = await raise_users(uow, [request], now=sync.clock.now())
+        asked = await sync.raiser.ask(self.tenant, request)
+        raised = asked.raised
+        if asked.stored is not None:
+            self.answer = _known(self.answer, asked.stored)
         self.answer = replace(
             self.answer, queued=raised.run is not None, run_id=raised.run, reason=raised.reason
         )
