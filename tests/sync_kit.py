@@ -264,3 +264,29 @@ async def working(worker: SyncWorker) -> AsyncIterator[SyncWorker]:
     finally:
         worker.stop()
         await task
+
+
+@dataclass
+class Lag:
+    """How much later than asked for this machine let a task go on, at worst."""
+
+    most_s: float = 0.0
+
+
+@asynccontextmanager
+async def measuring_lag() -> AsyncIterator[Lag]:
+    """Watch how busy the machine is meanwhile: what it takes from us is not ours to promise."""
+    lag, loop = Lag(), asyncio.get_running_loop()
+
+    async def watch() -> None:
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.01)
+            lag.most_s = max(lag.most_s, loop.time() - began - 0.01)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield lag
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
