@@ -24,6 +24,7 @@ COMMANDS = {
     "user": "steelyard.cli.user",
     "key": "steelyard.cli.key",
     "import": "steelyard.cli.import_file",
+    "sync": "steelyard.cli.sync",
     "verify": "steelyard.cli.verify",
     "simulate": "steelyard.cli.simulate",
     "doctor": "steelyard.cli.doctor",

@@ -53,7 +53,9 @@ async def open_accounts(
         await uow.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except asyncpg.ForeignKeyViolationError as error:
         kind = "book" if "currency" in str(error.constraint_name) else "user"
-        raise NotFound(kind=kind, identifier="of these accounts") from error
+        named = accounts[0].user if kind == "user" else accounts[0].currency.code
+        named = named if len(accounts) == 1 else "of these accounts"
+        raise NotFound(kind=kind, identifier=named) from error
     assert row is not None
     return [
         (AccountId(found), opened)

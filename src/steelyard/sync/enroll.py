@@ -1,6 +1,5 @@
 """Users whose balances are pulled: their accounts elsewhere, a target each, and what the source allows."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,6 +7,7 @@ from datetime import datetime, timedelta
 from steelyard.core.ids import AccountId
 from steelyard.mirror.model import NewMirroredAccount
 from steelyard.mirror.open_accounts import open_accounts
+from steelyard.mirror.store import load_standings
 from steelyard.providers.contract import Limits
 from steelyard.runtime.database import UnitOfWork
 from steelyard.sync import store
@@ -35,8 +35,7 @@ async def enroll_accounts(
 ) -> list[tuple[AccountId, bool]]:
     """Mirror accounts of users at one source and make each user a target; repeating it changes nothing.
 
-    All accounts of a user must come in one call: their number is what a sync of it costs. First syncs are spread
-    over the interval.
+    What a sync of a user costs is the number of its active accounts. First syncs are spread over the interval.
 
     Returns:
         For each account: its id, and whether it was opened now.
@@ -44,10 +43,12 @@ async def enroll_accounts(
         NotFound: A user does not exist, or the tenant keeps no book in a currency.
     """
     opened = await open_accounts(uow, accounts, now=now)
-    active = Counter(account.user for account in accounts if account.is_active)
+    users = sorted({account.user for account in accounts})
+    standings = await load_standings(uow, users, enrollment.provider)
     targets = [
         (user, min(count, COST_MAX), first_due(uow.tenant, user, enrollment.interval, now=now))
-        for user, count in sorted(active.items())
+        for user, (_, _, count) in sorted(standings.items())
+        if count
     ]
     await store.add_targets(uow, enrollment.kind, enrollment.provider, targets)
     return opened
