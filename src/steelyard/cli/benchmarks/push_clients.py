@@ -57,6 +57,7 @@ class Client(asyncio.Protocol):
     _buffer: bytearray = field(default_factory=bytearray)
     _is_upgraded: bool = False
     _newest: int = 0
+    _known: set[int] = field(default_factory=set)
     _transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,9 +116,12 @@ class Client(asyncio.Protocol):
         now_ns = time.monotonic_ns()
         payload = json.loads(message[len(_COMPLETED) : -1])
         seq = payload["seq"]
-        if seq <= self._newest:
+        if seq in self._known:
+            return  # the channel may say a thing twice; the peer hands that on
+        self._known.add(seq)
+        if seq < self._newest:
             self.seen.reordered += 1
-        self._newest = seq
+        self._newest = max(self._newest, seq)
         self.seen.completed.extend((int(payload["accountId"]), seq, now_ns))
 
     def _send(self, message: bytes, *, opcode: int = 1) -> None:

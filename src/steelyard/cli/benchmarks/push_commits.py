@@ -21,6 +21,8 @@ from steelyard.runtime.bus import BalanceEvent
 
 BURST_CALLERS = 64
 TICK_S = 0.005
+SETTLE_S = 3.0
+"""Until the relay has kept where it stands: the next process would else tell the last changes again."""
 
 
 class CommitsPlan(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ async def _run() -> None:
         while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
             await _charge_all(services, plan, msgspec.json.decode(line, type=Run))
             _tell(commits)
+        await asyncio.sleep(SETTLE_S)
     with open(plan.file, "wb") as file:  # noqa: ASYNC230  (everything is over)
         commits.known.tofile(file)
 
