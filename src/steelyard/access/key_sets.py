@@ -42,7 +42,7 @@ class KeySet(Protocol):
 class FixedKeys:
     """Keys given at start. `kid` is ignored: all of them are tried."""
 
-    keys: tuple[VerificationKey, ...]
+    keys: tuple[VerificationKey, ...] = field(repr=False)
 
     async def list_keys(self, kid: str | None) -> tuple[VerificationKey, ...]:
         """Return all keys."""

@@ -85,7 +85,7 @@ class GroupCommit:
     `publish` is told every batch's row and outcomes after its commit; it neither waits nor raises.
     """
 
-    url: str
+    url: str = field(repr=False)
     clock: Clock
     publish: PublishChanges
     queue_limit: int = 10_000

@@ -69,7 +69,7 @@ class UnitOfWork:
 class Database:
     """A bounded pool of connections that log in as the application's role."""
 
-    url: str
+    url: str = field(repr=False)
     size: int = 16
     _idle: deque[Connection] = field(default_factory=deque)
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)

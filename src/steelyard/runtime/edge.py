@@ -20,7 +20,7 @@ from steelyard.core.errors import DatabaseUnavailable, InvalidInput, NotFound, R
 from steelyard.runtime.deadlines import Deadlines
 from steelyard.runtime.errors_out import report_error
 from steelyard.runtime.hot_routes import JSON, Answer, HotRequest, HotRoute, HotTable, Stream
-from steelyard.runtime.logs import REQUEST_ID, AccessLine, AccessLog
+from steelyard.runtime.logs import REQUEST_ID, AccessLine, AccessLog, hide_in_text
 from steelyard.runtime.metrics import UNMATCHED, RequestFigures
 from steelyard.runtime.problems import MEDIA_TYPE, problem_of
 from steelyard.runtime.request_body import (
@@ -280,7 +280,8 @@ class Edge:
                 "",
                 exchange.request_id,
                 exchange.method,
-                exchange.path,
+                # A path that leads nowhere may be a mistyped query with a token in it.
+                hide_in_text(exchange.path) if exchange.route == UNMATCHED else exchange.path,
                 exchange.route,
                 exchange.status,
                 round(duration_s * 1000, 3),

@@ -77,6 +77,12 @@ def _add_request_id(_: object, __: str, event: Event) -> Event:
     return event
 
 
+# Frames without their variables: those hold keys, passwords and tokens under any name.
+_traceback_without_values = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
+
 def _to_json(event: object, **_: object) -> str:
     return msgspec.json.encode(event, enc_hook=str).decode()
 
@@ -98,12 +104,15 @@ def configure_logs(
     last: list[Callable[..., Any]]
     if form == "json":
         last = [
-            structlog.processors.dict_tracebacks,
+            _traceback_without_values,
             _hide_secrets,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
     else:
-        last = [_hide_secrets, structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        last = [_hide_secrets, renderer]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
