@@ -156,6 +156,7 @@ FORGERIES = {
     "no JSON": b"balance!",
     "no object": b"[1,2]",
     "empty": b"",
+    "nested too deeply": b"[" * 4000 + b"]" * 4000,
 }
 
 

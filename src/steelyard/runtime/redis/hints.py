@@ -115,7 +115,13 @@ class Hints:
         try:
             said = msgspec.json.decode(message, type=_Message)
             return _event_of(tenant, said)
-        except (msgspec.DecodeError, SteelyardError, ValueError, ArithmeticError) as error:
+        except (
+            msgspec.DecodeError,
+            SteelyardError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise HintUnreadable(type(error).__name__) from None
 
     def is_news(self, message: bytes, event: BalanceEvent, *, now: datetime) -> bool:
@@ -147,7 +153,7 @@ def whose(message: bytes) -> tuple[str | None, str | None]:
     """Return the account and the user that an unsigned message names, as text, to look at; it is believed nothing else."""
     try:
         said = msgspec.json.decode(message)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None, None
     if not isinstance(said, dict):
         return None, None
