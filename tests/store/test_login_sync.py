@@ -2,6 +2,7 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from steelyard.core.ids import DEFAULT_TENANT, AccountId, UserId
@@ -145,6 +146,33 @@ async def test_who_may_not_be_synced_is_answered_at_once_and_the_bank_is_not_ask
             answer, _ = await log_in(synced.logins(), user)
             assert answer == SyncResult(ok=False, reason=reason)
     assert synced.bank.asked.total() == 0
+
+
+async def test_a_user_with_more_accounts_than_a_sync_may_ask_for_stops_nobodys_login(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["many"], accounts_each=1_001, interval=None)
+    await synced.enroll(["a"], interval=None)
+    logins = synced.logins(timeout_s=0.5)
+    answers = await asyncio.gather(*(log_in(logins, user) for user in ("many", "a")))
+    assert [(one.reason, one.queued) for one, _ in answers] == [(Reason.TIMEOUT, True)] * 2
+    assert (await synced.target("many"))["cost"] == 1_000
+
+
+async def test_a_fault_while_logins_are_written_is_told_to_each_of_them(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a", "b"], interval=None)
+    admin = await synced.world.as_superuser()
+    await admin.execute(
+        "ALTER TABLE steelyard.sync_target ADD CONSTRAINT spoiled CHECK (priority < 100) NOT VALID"
+    )
+    await admin.close()
+    logins = synced.logins(timeout_s=5.0)
+    answers = await asyncio.gather(
+        *(log_in(logins, user) for user in ("a", "b")), return_exceptions=True
+    )
+    assert [type(one) for one in answers] == [asyncpg.CheckViolationError] * 2
 
 
 async def test_a_database_that_hangs_does_not_hold_a_login_beyond_its_deadline(

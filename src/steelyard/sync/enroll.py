@@ -12,9 +12,7 @@ from steelyard.providers.contract import Limits
 from steelyard.runtime.database import UnitOfWork
 from steelyard.sync import store
 from steelyard.sync.model import BALANCES, Budget
-from steelyard.sync.rules import first_due
-
-COST_MAX = 1_000
+from steelyard.sync.rules import COST_MAX, first_due
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from steelyard.core.clock import Clock
 from steelyard.core.errors import DatabaseUnavailable, Overloaded
 from steelyard.core.ids import TenantId
 from steelyard.mirror.model import MirroredAccount
 from steelyard.mirror.store import load_accounts
 from steelyard.runtime.database import Database
+from steelyard.runtime.errors_out import report_error
 from steelyard.sync.model import Raised
 from steelyard.sync.raise_target import SyncRequest, raise_users
+
+_log = structlog.get_logger()
 
 WAITING_MAX = 20_000
 AT_ONCE = 1_000
@@ -101,11 +106,21 @@ class LoginRaiser:
                 accounts = await load_accounts(uow, users, requests[0].provider)
                 raised = await raise_users(uow, requests, now=self.clock.now())
         except DatabaseUnavailable as error:
-            for one in batch:
-                if not one.told.done():
-                    one.told.set_exception(error)
+            _refuse(batch, error)
+            return
+        # The edge of a background task: whatever it is, those who wait have to be told.
+        except Exception as error:
+            _log.error("sync.logins_not_raised", logins=len(batch), exc_info=error)
+            report_error(error, task="sync")
+            _refuse(batch, error)
             return
         for one, answer in zip(batch, raised, strict=True):
             own = accounts.get(one.request.user)
             if not one.told.done():
                 one.told.set_result(Asked(own[0] if own else None, answer))
+
+
+def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:
+    for one in batch:
+        if not one.told.done():
+            one.told.set_exception(error)

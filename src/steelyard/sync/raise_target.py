@@ -9,7 +9,7 @@ from steelyard.mirror.store import load_standings
 from steelyard.runtime.database import UnitOfWork
 from steelyard.sync import store
 from steelyard.sync.model import BALANCES, Priority, Raised, Reason
-from steelyard.sync.rules import refusal_of
+from steelyard.sync.rules import COST_MAX, refusal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ async def raise_users(
     standings = await load_standings(uow, [r.user for r in requests], first.provider)
     refusals = {r.user: refusal_of(standings.get(r.user)) for r in requests}
     wanted = [
-        (r.user, standings[r.user][2], r.token_hash)
+        (r.user, min(standings[r.user][2], COST_MAX), r.token_hash)
         for r in sorted(requests, key=lambda request: request.user)
         if refusals[r.user] is None
     ]

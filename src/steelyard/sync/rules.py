@@ -24,6 +24,8 @@ CIRCUIT_THRESHOLD: Final = 5
 CIRCUIT_OPEN_S: Final = 10.0
 CIRCUIT_OPEN_MAX_S: Final = 300.0
 BLOCK_MAX_S: Final = 3_600.0
+COST_MAX: Final = 1_000
+"""Requests one lease may send, as the table allows."""
 SHOWN_KINDS: Final = (
     BalanceKind.AVAILABLE,
     BalanceKind.USEABLE,
@@ -93,7 +95,7 @@ def plan_finish(fetched: Fetched, period: timedelta, *, now: datetime) -> Finish
     """
     lease = fetched.lease
     failure = fetched.failure or next(iter(fetched.problems), None)
-    cost = max(1, fetched.requests or lease.cost)
+    cost = min(max(1, fetched.requests or lease.cost), COST_MAX)
     result: dict[str, object] = {"accounts": len(fetched.balances), "requests": fetched.requests}
     if failure is None:
         due = next_due(fetched, period, now=now)

@@ -191,6 +191,11 @@ def test_a_failed_attempt_is_made_again_after_one_and_two_seconds_and_then_no_mo
     assert 270.0 <= waits[2][1] <= 330.0
 
 
+def test_no_sync_is_planned_with_more_requests_than_a_lease_may_send() -> None:
+    finish = plan_finish(replace(fetched(), requests=1_001), PERIOD, now=NOW)
+    assert finish.cost == 1_000
+
+
 def test_what_cannot_succeed_is_not_tried_again() -> None:
     error = ProviderReauth(provider="bank", reason="status_401")
     finish = plan_finish(fetched(failure_of(error)), PERIOD, now=NOW)
