@@ -91,6 +91,33 @@ async def test_higher_priority_is_leased_first_then_what_waited_longest(synced: 
     assert order == ["login", "manual", "old", "young"]
 
 
+async def test_a_user_with_many_accounts_takes_one_slot_and_leaves_logins_their_part(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["many"], accounts_each=50)
+    await synced.enroll(["some"], accounts_each=6)
+    await synced.enroll(["one", "more", "login"])
+    await synced.allow(Limits(100.0, 10), burst=10)
+    await synced.make_due()
+    admin = await synced.world.as_superuser()
+    await admin.execute(
+        "UPDATE steelyard.sync_target SET due_at = due_at - interval '1 min' WHERE cost = 50"
+    )
+    [many] = (await synced.lease()).leases  # the bucket is full, and there never is more
+    assert (many.subject, many.cost) == ("many", 50)
+    let_pass(synced, 0.42)  # the debt is paid, and two more
+    await raise_user(synced, "login", Priority.LOGIN)
+    assert [lease.subject for lease in (await synced.lease()).leases] == ["login"]
+    await admin.execute(
+        "UPDATE steelyard.sync_target SET due_at = due_at - interval '1 min' WHERE cost = 6"
+    )
+    await admin.close()
+    let_pass(synced, 0.06)  # 7 tokens: the costly one would leave only one of the two kept
+    assert (await synced.lease()).leases == []
+    let_pass(synced, 0.025)
+    assert [lease.subject for lease in (await synced.lease()).leases] == ["some"]
+
+
 async def test_a_late_workers_result_changes_nothing(synced: SyncWorld) -> None:
     accounts = await synced.enroll(["a"])
     await synced.make_due()

@@ -6,7 +6,7 @@ from steelyard.core.clock import Clock
 from steelyard.runtime.database import Database
 from steelyard.sync import store
 from steelyard.sync.model import Grant, Lane, Lease
-from steelyard.sync.rules import grant_of, refill, spend
+from steelyard.sync.rules import grant_of, refill, room_of, spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ async def lease_lane(database: Database, lane: Lane, taker: Taker, *, slots: Gra
     """Lease due targets of one lane: granted by its budget and by the worker's own free `slots`.
 
     The budget's row is locked from before the grant until the leases are committed, so that workers grant one after
-    the other. A target costs as many requests as its last sync sent.
+    the other. A target costs as many requests as its last sync sent; they go one after the other, in one slot.
     """
     async with database.unit_of_work(lane.tenant) as uow:
         found = await store.lock_budget(uow, lane.provider)
@@ -45,7 +45,13 @@ async def lease_lane(database: Database, lane: Lane, taker: Taker, *, slots: Gra
         if grant.login == 0:
             return Taken([], budget.rate_per_s, True)
         leases = await store.lease_targets(
-            uow, lane, grant, worker=taker.worker, lease_s=taker.lease_s, now=now
+            uow,
+            lane,
+            grant,
+            room_of(budget),
+            worker=taker.worker,
+            lease_s=taker.lease_s,
+            now=now,
         )
         requests = sum(lease.cost for lease in leases)
         if requests:

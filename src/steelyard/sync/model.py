@@ -139,6 +139,14 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """Requests the background may send without the part of logins: now, and at most ever."""
+
+    now: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """One tenant at one source, and what waits there."""
 

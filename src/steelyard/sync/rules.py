@@ -10,7 +10,17 @@ from typing import Final
 from steelyard.core.errors import Retry
 from steelyard.providers.contract import BalanceKind
 from steelyard.providers.errors import ErrorScope, ProviderError, ProviderRateLimited
-from steelyard.sync.model import Budget, Circuit, Failure, Fetched, Finish, Grant, Reason, State
+from steelyard.sync.model import (
+    Budget,
+    Circuit,
+    Failure,
+    Fetched,
+    Finish,
+    Grant,
+    Reason,
+    Room,
+    State,
+)
 
 ATTEMPTS_MAX: Final = 3
 RETRY_DELAYS_S: Final = (1.0, 2.0)
@@ -154,7 +164,7 @@ def refill(budget: Budget, *, now: datetime) -> Budget:
 def grant_of(budget: Budget, in_flight: int, *, now: datetime) -> Grant:
     """Return how many requests may be sent now, of a refilled budget.
 
-    Tokens, the day and the slots each limit it; of each, `login_share` is kept for logins. While the circuit is open
+    Tokens, the day and the slots (one per lease) each limit it; of each, `login_share` is kept for logins. While the circuit is open
     nothing is granted; when its time is over, one request is, and its outcome decides.
     """
     if budget.blocked_until is not None and now < budget.blocked_until:
@@ -166,15 +176,22 @@ def grant_of(budget: Budget, in_flight: int, *, now: datetime) -> Grant:
     slots = budget.in_flight_max - in_flight
     login = min(math.floor(budget.tokens), slots)
     background = min(
-        math.floor(budget.tokens - math.floor(budget.login_share * budget.burst)),
-        slots - math.floor(budget.login_share * budget.in_flight_max),
+        room_of(budget).now, slots - math.floor(budget.login_share * budget.in_flight_max)
     )
     if budget.daily_limit is not None:
-        left = budget.daily_limit - budget.daily_used
-        login = min(login, left)
-        background = min(background, left - math.floor(budget.login_share * budget.daily_limit))
+        login = min(login, budget.daily_limit - budget.daily_used)
     login = max(0, login)
     return Grant(login, max(0, min(login, background)))
+
+
+def room_of(budget: Budget) -> Room:
+    """Return what tokens and day leave to the background; what is kept for logins is not in it."""
+    kept = math.floor(budget.login_share * budget.burst)
+    now, most = math.floor(budget.tokens - kept), math.floor(budget.burst - kept)
+    if budget.daily_limit is not None:
+        daily = budget.daily_limit - math.floor(budget.login_share * budget.daily_limit)
+        now, most = min(now, daily - budget.daily_used), min(most, daily)
+    return Room(now, most)
 
 
 def spend(budget: Budget, requests: int) -> Budget:

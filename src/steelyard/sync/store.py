@@ -16,6 +16,7 @@ from steelyard.sync.model import (
     Lane,
     Lease,
     Priority,
+    Room,
     RunState,
     State,
 )
@@ -134,10 +135,10 @@ def _budget_of(row: asyncpg.Record) -> Budget:
 
 
 async def count_in_flight(uow: UnitOfWork, provider: str, *, now: datetime) -> int:
-    """Return how many requests the tenant's running leases at a source may send."""
+    """Return how many leases of the tenant at a source run: each has one request on its way at a time."""
     return int(
         await uow.fetchval(
-            "SELECT coalesce(sum(cost), 0)::int FROM steelyard.sync_target "
+            "SELECT count(*) FROM steelyard.sync_target "
             "WHERE tenant_id = $1 AND provider = $2 AND lease_until > $3",
             uow.tenant,
             provider,
@@ -159,11 +160,18 @@ async def count_targets(uow: UnitOfWork, provider: str) -> int:
 
 
 async def lease_targets(
-    uow: UnitOfWork, lane: Lane, grant: Grant, *, worker: str, lease_s: float, now: datetime
+    uow: UnitOfWork,
+    lane: Lane,
+    grant: Grant,
+    room: Room,
+    *,
+    worker: str,
+    lease_s: float,
+    now: datetime,
 ) -> list[Lease]:
     """Lease due targets, as many as granted; each lease writes its run."""
     rows = await uow.fetch(
-        "SELECT * FROM steelyard.lease_targets($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "SELECT * FROM steelyard.lease_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         now,
         uow.tenant,
         lane.provider,
@@ -173,6 +181,8 @@ async def lease_targets(
         grant.background,
         Priority.LOGIN,
         ATTEMPTS_MAX,
+        room.now,
+        room.most,
     )
     return [
         Lease(

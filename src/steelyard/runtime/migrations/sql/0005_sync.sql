@@ -88,13 +88,14 @@ GRANT USAGE ON SEQUENCE steelyard.run_id TO steelyard_app;
 -- Effect: leases due targets of one tenant at one source, highest priority first, then longest due, and brings their
 -- runs to `running`. Rows somebody else is leasing at this moment are passed by.
 -- p_login, p_background: requests that targets at or above p_login_priority, and all others, may send; the last target
--- leased may go beyond by its cost. A level's rows are one range of the index, so rows that are not due cost nothing.
+-- leased may go beyond by its cost. One of the background only if all it costs is within p_room, or that is p_room_max or
+-- more: one that costs more than there ever is waits until nothing is spent, and the part of logins stays free. A level's rows are one range of the index, so rows that are not due cost nothing.
 -- Plans made while tables are empty are kept: so each lookup is by an array of keys, and joined by hashing. Left to choose,
 -- the planner walks what was a small table then.
 -- A target whose lease was lost p_attempts_max times has its run closed as expired and begins a new one.
 CREATE FUNCTION steelyard.lease_targets(
     p_now timestamptz, p_tenant text, p_provider text, p_worker text, p_lease interval, p_login int, p_background int,
-    p_login_priority int, p_attempts_max int
+    p_login_priority int, p_attempts_max int, p_room int DEFAULT 1000000, p_room_max int DEFAULT 1000000
 ) RETURNS TABLE (kind text, subject text, priority int, cost int, lease_token bigint, lease_until timestamptz,
                  attempts int, run_id bigint, last_login_at timestamptz)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -120,10 +121,11 @@ BEGIN
             fitting AS MATERIALIZED (
                 SELECT c.kind, c.subject, c.run_id AS old_run, c.is_given_up,
                        CASE WHEN c.run_id IS NULL OR c.is_given_up THEN nextval('steelyard.run_id') END AS new_run
-                  FROM (SELECT x.kind, x.subject, x.run_id, x.attempts >= p_attempts_max AS is_given_up,
+                  FROM (SELECT x.kind, x.subject, x.run_id, x.cost, x.attempts >= p_attempts_max AS is_given_up,
                                sum(x.cost) OVER (ORDER BY x.due_at, x.kind, x.subject) - x.cost AS before
                           FROM candidate x) c
-                 WHERE c.before < v_left),
+                 WHERE c.before < v_left
+                   AND (v_level >= p_login_priority OR c.before + least(c.cost, p_room_max) <= p_room)),
             leased AS (
                 UPDATE steelyard.sync_target t
                    SET lease_until = p_now + p_lease, due_at = p_now + p_lease, lease_token = t.lease_token + 1,
@@ -157,6 +159,7 @@ BEGIN
         END LOOP;
         p_login := p_login - v_used;
         p_background := p_background - v_used;
+        p_room := p_room - v_used;
     END LOOP;
 END $$;
 
@@ -309,7 +312,7 @@ BEGIN
         EXECUTE format('GRANT EXECUTE ON FUNCTION steelyard.%s TO steelyard_app', v_function);
         EXECUTE format('ALTER FUNCTION steelyard.%s OWNER TO steelyard_ledger', v_function);
     END LOOP;
-    FOREACH v_function IN ARRAY ARRAY['lease_targets(timestamptz, text, text, text, interval, int, int, int, int)',
+    FOREACH v_function IN ARRAY ARRAY['lease_targets(timestamptz, text, text, text, interval, int, int, int, int, int, int)',
             'raise_targets(timestamptz, text, text, text, text[], int[], int, int, bytea[])',
             'finish_targets(timestamptz, text, text[], text[], bigint[], text[], timestamptz[], int[], text[], text[], text[])'] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION steelyard.%s FROM PUBLIC', v_function);
