@@ -433,6 +433,26 @@ async def test_a_changed_reading_is_one_change_and_one_event_and_an_unchanged_on
     assert synced.bank.asked["a-0"] == 3
 
 
+async def test_readings_of_a_clock_that_was_fast_keep_no_later_one_out(synced: SyncWorld) -> None:
+    accounts = await synced.enroll(["a"])
+    for minor, moved_s in ((1_000, -3_600), (400, 1)):
+        synced.bank.money["a-0"] = minor
+        await raise_user(synced, "a", Priority.MANUAL)
+        await work(synced)
+        let_pass(synced, moved_s)
+        await forget_clock(synced)
+    assert (await synced.world.balance(accounts["a"])).posted == 400
+
+
+async def forget_clock(synced: SyncWorld) -> None:
+    """Let budget and targets stand at this moment, so that only the readings are of another clock."""
+    admin = await synced.world.as_superuser()
+    now = synced.clock.now()
+    await admin.execute("UPDATE steelyard.provider_budget SET refilled_at = $1", now)
+    await admin.execute("UPDATE steelyard.sync_target SET due_at = $1", now)
+    await admin.close()
+
+
 async def test_mirrored_balances_are_proved_like_all_others(synced: SyncWorld) -> None:
     accounts = await synced.enroll(["a", "b"])
     for minor in (1_000, 250):

@@ -383,7 +383,7 @@ async def mirror_balances(
     """Write readings (account, minor units, read at, JSON of all kinds): the only way mirrored balances move.
 
     Returns:
-        One row per change, as `event_of_change` reads it; unchanged and older readings give none.
+        One row per change, as `event_of_change` reads it; unchanged readings give none.
     """
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[], [], [], []]
     return await uow.fetch(

@@ -23,7 +23,8 @@ async def apply_readings(
     """Make what was read the balance of mirrored accounts, repeatably.
 
     Locks the accounts in id order until `uow` ends. A change is of kind `sync`, its amount the difference; it
-    names no transaction. An unchanged reading writes no change, an older one nothing at all.
+    names no transaction. An unchanged reading writes no change. The caller sees to it that no older
+    reading comes after a newer one; the clock they were read by is not asked.
 
     Returns:
         One event per change, to be published after the commit.

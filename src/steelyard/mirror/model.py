@@ -46,7 +46,7 @@ class ShownBalance:
     Args:
         account: The mirrored account.
         minor: The balance to show, minor units of the account's currency.
-        read_at: UTC; the moment it was true at. An older reading than the one stored changes nothing.
+        read_at: UTC; the moment it was true at, by the clock of who read it.
         kinds: Each balance that was reported, by its kind, minor units.
     """
 

@@ -55,7 +55,8 @@ BEGIN
 END $$;
 
 -- Effect: what was read of mirrored accounts becomes their balance: a change of kind `sync` over the difference. An
--- unchanged reading makes no change, an older one than is stored is passed by. The columns of read_changes_at, one row
+-- unchanged reading makes no change. The caller orders readings (a lease's token): clocks do not, because one that was
+-- fast for a moment would keep every later reading out. The columns of read_changes_at, one row
 -- per change. Locks the accounts in id order; until the caller commits. No account may stand twice.
 CREATE FUNCTION steelyard.mirror_balances(
     p_now timestamptz, p_tenant text, p_account bigint[], p_posted bigint[], p_read_at timestamptz[], p_readings text[]
@@ -73,8 +74,7 @@ BEGIN
     RETURN QUERY
     WITH given AS MATERIALIZED (
         SELECT u.* FROM unnest(p_account, p_posted, p_read_at, p_readings) AS u (id, posted, read_at, readings)
-          JOIN steelyard.mirrored_account m ON m.tenant_id = p_tenant AND m.account_id = u.id
-         WHERE m.read_at IS NULL OR m.read_at <= u.read_at),
+          JOIN steelyard.mirrored_account m ON m.tenant_id = p_tenant AND m.account_id = u.id),
     noted AS (
         UPDATE steelyard.mirrored_account m SET readings = g.readings::json, read_at = g.read_at
           FROM given g WHERE m.tenant_id = p_tenant AND m.account_id = g.id),
