@@ -35,6 +35,8 @@ CIRCUIT_OPEN_S: Final = 10.0
 CIRCUIT_OPEN_MAX_S: Final = 300.0
 BLOCK_MAX_S: Final = 3_600.0
 COST_MAX: Final = 1_000
+CLOCKS_APART_S: Final = 1.0
+"""How far the clocks of processes may differ; a moment further ahead came from a wrong one."""
 """Requests one lease may send, as the table allows."""
 SHOWN_KINDS: Final = (
     BalanceKind.AVAILABLE,
@@ -145,9 +147,14 @@ def failure_of(error: ProviderError) -> Failure:
 
 
 def refill(budget: Budget, *, now: datetime) -> Budget:
-    """Return the budget with what time has added; a clock that went back adds nothing."""
+    """Return the budget with what time has added; a clock that went back adds nothing.
+
+    After one that was more than 1 s ahead, time and day count again from now.
+    """
     elapsed_s = (now - budget.refilled_at).total_seconds()
     today = now.astimezone(UTC).date()
+    if elapsed_s < -CLOCKS_APART_S:
+        return replace(budget, refilled_at=now, daily_on=min(today, budget.daily_on))
     used = 0 if today > budget.daily_on else budget.daily_used
     if elapsed_s <= 0:
         return replace(budget, daily_used=used, daily_on=max(today, budget.daily_on))

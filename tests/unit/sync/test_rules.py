@@ -68,11 +68,11 @@ def test_no_window_of_any_history_grants_more_than_burst_and_rate(
     rate: float, burst: float, history: list[tuple[int, bool, int]]
 ) -> None:
     state = budget(rate_per_s=rate, burst=burst, tokens=burst)
-    now = latest = NOW
+    latest = NOW
     spent: list[tuple[datetime, int]] = []
     for moved_ms, is_login, wanted in history:
-        now += timedelta(milliseconds=moved_ms)  # clocks of several processes, and one set back
-        latest = max(latest, now)
+        latest += timedelta(milliseconds=max(0, moved_ms))
+        now = latest + timedelta(milliseconds=min(0, moved_ms / 2))  # a process up to 1 s behind
         state = refill(state, now=now)
         grant = grant_of(state, 0, now=now)
         taken = min(wanted, grant.login if is_login else grant.background)
@@ -104,6 +104,17 @@ def test_the_days_quota_ends_and_begins_again_at_midnight() -> None:
     assert grant_of(renewed, 0, now=tomorrow) == Grant(10, 8)
     # A clock that went back a day does not grant the day again.
     assert refill(replace(renewed, daily_used=100), now=NOW).daily_used == 100
+
+
+def test_a_clock_that_was_fast_stops_nobody_once_it_is_right() -> None:
+    ahead = NOW + timedelta(days=400)
+    stuck = budget(tokens=0.0, daily_limit=100, daily_used=100)
+    stuck = replace(stuck, refilled_at=ahead, daily_on=ahead.date())
+    right = refill(stuck, now=NOW)
+    assert (right.tokens, right.daily_used) == (0.0, 100)
+    later = refill(right, now=NOW + timedelta(seconds=1))
+    assert (later.tokens, later.daily_used) == (10.0, 100)
+    assert refill(later, now=NOW + timedelta(days=1)).daily_used == 0
 
 
 def test_a_small_bucket_serves_the_background_too() -> None:
