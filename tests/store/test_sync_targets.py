@@ -9,10 +9,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from steelyard.core.ids import DEFAULT_TENANT, UserId
-from steelyard.mirror.model import ShownBalance
+from steelyard.mirror.apply_readings import apply_readings
+from steelyard.mirror.model import NewMirroredAccount, ShownBalance
+from steelyard.mirror.open_accounts import open_accounts
 from steelyard.providers.contract import Limits
 from steelyard.providers.errors import ProviderRateLimited, ProviderTransient
 from steelyard.reconcile.verify import Scope, verify_tenant
+from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Database
 from steelyard.sync.model import Fetched, Lease, Priority, Raised, Reason
 from steelyard.sync.raise_target import SyncRequest, queue_sync, raise_users
@@ -442,6 +445,27 @@ async def test_readings_of_a_clock_that_was_fast_keep_no_later_one_out(synced: S
         let_pass(synced, moved_s)
         await forget_clock(synced)
     assert (await synced.world.balance(accounts["a"])).posted == 400
+
+
+async def test_accounts_are_told_of_and_read_at_once_without_a_deadlock(synced: SyncWorld) -> None:
+    ids = await synced.enroll(["a", "b"])
+    now = synced.clock.now()
+    wanted = [
+        NewMirroredAccount(UserId(user), BANK, f"{user}-0", find_currency("GBP"), is_primary=True)
+        for user in ("b", "a")
+    ]
+
+    async def tell() -> None:
+        async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+            await open_accounts(uow, wanted, now=now)
+
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        await apply_readings(uow, [ShownBalance(ids["a"], 1, now, {})], now=now)
+        telling = asyncio.create_task(tell())
+        await asyncio.sleep(0.3)  # it waits for the first account, and has to hold no other
+        await apply_readings(uow, [ShownBalance(ids["b"], 2, now, {})], now=now)
+    await telling
+    assert (await synced.world.balance(ids["b"])).posted == 2
 
 
 async def forget_clock(synced: SyncWorld) -> None:

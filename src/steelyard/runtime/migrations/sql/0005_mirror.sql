@@ -34,6 +34,12 @@ CREATE FUNCTION steelyard.open_mirrored_accounts(
 DECLARE v_id bigint; i int;
 BEGIN
     PERFORM set_config('steelyard.tenant', p_tenant, true);
+    PERFORM 1 FROM (SELECT acc.id FROM steelyard.account acc  -- as mirror_balances locks: accounts first, in id order
+                     WHERE acc.tenant_id = p_tenant AND acc.id IN (
+                           SELECT m.account_id FROM unnest(p_user, p_provider, p_number) AS u (id, provider, number)
+                             JOIN steelyard.mirrored_account m ON m.tenant_id = p_tenant AND m.user_id = u.id
+                              AND m.provider = u.provider AND m.number = u.number)
+                     ORDER BY acc.id FOR NO KEY UPDATE) l;
     r_id := array_fill(NULL::bigint, ARRAY[cardinality(p_user)]);
     r_opened := array_fill(false, ARRAY[cardinality(p_user)]);
     FOR i IN 1..cardinality(p_user) LOOP
