@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,13 +10,15 @@ import pytest
 
 from steelyard.core.ids import DEFAULT_TENANT, UserId
 from steelyard.mirror.apply_readings import apply_readings
-from steelyard.mirror.model import NewMirroredAccount, ShownBalance
+from steelyard.mirror.model import MirroredAccount, NewMirroredAccount, ShownBalance
 from steelyard.mirror.open_accounts import open_accounts
+from steelyard.mirror.store import load_accounts
 from steelyard.providers.contract import Limits
 from steelyard.providers.errors import ProviderRateLimited, ProviderTransient
 from steelyard.reconcile.verify import Scope, verify_tenant
 from steelyard.runtime.currencies import find_currency
-from steelyard.runtime.database import Database
+from steelyard.runtime.database import Database, UnitOfWork
+from steelyard.sync import run_targets
 from steelyard.sync.model import Fetched, Lease, Priority, Raised, Reason
 from steelyard.sync.raise_target import SyncRequest, queue_sync, raise_users
 from steelyard.sync.recover import free_lost_leases
@@ -582,6 +584,28 @@ async def test_a_provider_that_breaks_its_contract_ends_its_lease_only(synced: S
     [run] = await synced.runs("a")
     assert (run["state"], run["attempts"]) == ("failed", 3)
     assert (await synced.target("a"))["last_result"] == "provider_unclassified"
+
+
+async def test_a_worker_that_slept_on_a_lease_does_not_ask(
+    synced: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await synced.enroll(["a"])
+    await raise_user(synced, "a", Priority.MANUAL)
+
+    async def load_late(
+        uow: UnitOfWork, users: Sequence[UserId], provider: str
+    ) -> dict[UserId, list[MirroredAccount]]:
+        let_pass(synced, 5)  # of 15: what is left is for writing
+        return await load_accounts(uow, users, provider)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_targets, "load_accounts", load_late)
+        await work(synced)
+    assert synced.bank.asked.total() == 0
+    assert (await synced.target("a"))["last_result"] == "worker_late"
+    let_pass(synced, 1)
+    await work(synced)
+    assert [run["state"] for run in await synced.runs("a")] == ["completed"]
 
 
 async def test_no_request_beyond_the_granted_ones_is_sent(synced: SyncWorld) -> None:

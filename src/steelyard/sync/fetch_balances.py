@@ -54,7 +54,7 @@ async def fetch_balances(
     except TimeoutError:
         late = Failure(
             code="provider_transient",
-            message=f"{lease.provider} did not answer within {deadline_s:g} s; no balance was changed",
+            message=f"{lease.provider} did not answer within {deadline_s:.3g} s; no balance was changed",
             may_retry=True,
             counts_as_outage=True,
         )

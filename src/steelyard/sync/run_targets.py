@@ -31,6 +31,11 @@ _log = structlog.get_logger()
 WRITTEN_AT_ONCE = 500
 COUNT_EVERY_S = 60.0
 PAUSE_MIN_S = 0.05
+TOO_LATE = Failure(
+    code="worker_late",
+    message="the worker came to it when too little of its lease was left; the source was not asked",
+    may_retry=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class WorkerPlan:
         name: Shown with its leases.
         interval: Between two syncs of a target; None: only when asked for.
         look_every_s: Longest a due target waits for a free worker to look.
-        fetch_deadline_s: For all requests of one target; the lease is longer by `write_s`.
+        fetch_deadline_s: For all requests of one target, at most: they end `write_s` before the lease does.
         write_s: What is left of a lease for writing.
         slots: Targets in flight in this process; `login_slots` of them are kept for logins.
         login_slots: See `slots`.
@@ -177,10 +182,13 @@ class SyncWorker:
             self._hand_over(Fetched(lease, is_ineligible=True))
             return
         provider = self.providers[lease.provider]
+        left_s = (lease.until - self.clock.now()).total_seconds() - self.plan.write_s
+        deadline_s = min(self.plan.fetch_deadline_s, left_s)
+        if deadline_s <= 0:
+            self._hand_over(Fetched(lease, failure=TOO_LATE))
+            return
         try:
-            fetched = await fetch_balances(
-                provider, lease, accounts, deadline_s=self.plan.fetch_deadline_s
-            )
+            fetched = await fetch_balances(provider, lease, accounts, deadline_s=deadline_s)
         # The edge to code of third parties: one that breaks its contract must not keep a lease or end the worker.
         except Exception as error:
             _log.error("sync.provider_broke_contract", provider=lease.provider, exc_info=error)
