@@ -399,6 +399,8 @@ async def test_the_month_is_replayed_for_a_card_that_is_watched_and_no_other(
     [card] = (await backend.ask("GET", f"/api/accounts?user={watched}"))["data"]
     await pick(page, card)
     number = card["seq"] + 2
+    # Of this card: until it is shown, the number is that of the card picked before.
+    await until_text(page, "account", card["account"])
     await until(page, f"Number(document.getElementById('seq').textContent) >= {number}")
     shown = (await backend.ask("GET", f"/api/transactions/{card['account']}-{number}"))["details"]
     assert shown["source"] == "replay"

@@ -45,6 +45,9 @@ export function showCard(chosen) {
   card = chosen;
   $("name").textContent = card.label;
   $("account").textContent = card.account;
+  // Until this card's are here, no other card's numbers stand under its name.
+  $("amount").textContent = "…";
+  $("seq").textContent = $("held").textContent = "–";
   $("step").textContent = "";
   $("spoken").textContent = "";
 }
