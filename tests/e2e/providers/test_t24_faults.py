@@ -200,8 +200,11 @@ async def test_a_redirect_is_never_followed_and_no_cookie_is_kept() -> None:
     seen: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
+        while not reader.at_eof():
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break  # the client has hung up
             await reader.readexactly(2)  # {}
             seen.append(head)
             place = b"Location: /account/1/balance\r\n" if len(seen) == 1 else b""
@@ -211,6 +214,7 @@ async def test_a_redirect_is_never_followed_and_no_cookie_is_kept() -> None:
                 + place
                 + b'Content-Length: 15\r\n\r\n{"balance":"1"}'
             )
+        writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
