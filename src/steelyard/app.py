@@ -52,9 +52,10 @@ from steelyard.runtime.health import HEALTH_ROUTES
 from steelyard.runtime.hot_routes import HotRoute, HotTable
 from steelyard.runtime.ids import RandomIds
 from steelyard.runtime.logs import AccessLog, configure_logs
-from steelyard.runtime.metrics import Family, Figures, Reading
+from steelyard.runtime.metrics import Family, Figures
 from steelyard.runtime.migrate import SchemaBehind, newest_revision
 from steelyard.runtime.openapi import compose
+from steelyard.runtime.readings import ledger_readings, runtime_readings
 from steelyard.runtime.redis import RedisLink, RedisPorts
 from steelyard.runtime.redis.from_settings import open_redis_of, relay_beside
 from steelyard.runtime.redis.readings import redis_readings
@@ -240,40 +241,12 @@ async def _stop(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _readings(services: Services) -> list[Family]:
-    counts, commit = services.commit.counts, services.commit
-    gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
-        ("ledger_queue", "Orders that wait for a commit.", lambda: commit.queue_length),
-        ("ledger_largest_batch", "Largest batch so far.", lambda: counts.largest_batch),
-        ("database_in_use", "Connections out.", lambda: services.database.in_use),
-        ("relay_published", "Changes the relay published.", lambda: services.relay.published),
-        ("holds_expired", "Holds this process expired.", lambda: services.sweeper.expired),
-        ("bus_failures", "Listeners that raised.", lambda: services.bus.failures),
-    )
-    counters = {
-        "batches": "Batches committed.",
-        "requests": "Orders in those batches.",
-        "posted": "Orders that took effect.",
-        "replayed": "Orders whose key had been used for the same.",
-        "refused": "Orders refused.",
-        "bisections": "Batches split to find one bad order.",
-        "races": "Batches repeated because of another process.",
-        "set_aside": "Orders that waited for somebody's lock apart.",
-        "reconnects": "Connections lost while committing.",
-        "unforeseen": "Batches ended by an error nobody foresaw; each is logged.",
-    }
     return [
-        *(Reading(f"steelyard_{name}", text, read) for name, text, read in gauges),
-        *(
-            Reading(f"steelyard_ledger_{name}", text, _count(counts, name), is_counter=True)
-            for name, text in counters.items()
-        ),
+        *ledger_readings(services.commit, services.sweeper),
+        *runtime_readings(services.database, services.relay, services.bus),
         *redis_readings(services.redis),
         *live_readings(services.live.gateway.figures),
     ]
-
-
-def _count(counts: object, name: str) -> Callable[[], float]:
-    return lambda: float(getattr(counts, name))
 
 
 class Application(FastAPI):
