@@ -129,6 +129,7 @@ async def open_services(
     figures: Figures | None = None,
     document: Callable[[], dict[str, Any]] | None = None,
     page_sessions: PageSessions | None = None,
+    starts_sync: bool = True,
 ) -> AsyncIterator[Services]:
     """Open everything a process works with, and close it in order: drain the ledger, then the pool.
 
@@ -136,6 +137,7 @@ async def open_services(
         settings: As read from the environment.
         database_url: Where to log in as the application's role; `settings.database_url` if absent.
         made_secret: The data folder's token secret, for HS256 without a shared file.
+        starts_sync: Whether this process pulls balances from the beginning.
     Raises:
         DatabaseUnavailable: The database does not answer.
         SchemaBehind: Its schema is not this release's.
@@ -162,7 +164,7 @@ async def open_services(
         live = _open_live(settings, ports, redis, is_embedded=made_secret is not None)
         closing.push_async_callback(live.close)
         parts = SyncParts(settings, database, clock, ids, bus, cache)
-        sync = await closing.enter_async_context(open_sync(parts))
+        sync = await closing.enter_async_context(open_sync(parts, starts=starts_sync))
         services = Services(
             settings=settings,
             clock=clock,

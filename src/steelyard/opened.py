@@ -27,6 +27,7 @@ from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.datafolder import open_folder
 from steelyard.runtime.instance import reach_embedded
 from steelyard.runtime.settings import load_settings
+from steelyard.sync.for_programs import TenantBalanceSync
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class TenantServices:
         return Reconcile(
             services.database, self.tenant_id, services.clock, services.cache, services.bus
         )
+
+    @property
+    def balance_sync(self) -> TenantBalanceSync:
+        """Balances at the core bank: `sync_with_timeout`, `queue_sync`, `get_status`, `start`, `stop`.
+
+        This process syncs from `start` on only; servers do from their beginning.
+        """
+        return TenantBalanceSync(self.services.sync, self.tenant_id)
 
     async def balance(self, account: AccountId) -> Balance:
         """Return an account's balance as the database has it now.
@@ -164,7 +173,12 @@ async def open(  # noqa: A001 - read as `steelyard.open`
             )
         # Nobody signs in here: a secret that is never told believes no token.
         services = await closing.enter_async_context(
-            open_services(settings, database_url=url, made_secret=secrets.token_urlsafe(32))
+            open_services(
+                settings,
+                database_url=url,
+                made_secret=secrets.token_urlsafe(32),
+                starts_sync=False,
+            )
         )
         opened = Steelyard(services, DEFAULT_TENANT)
         await opened.create_tenant(DEFAULT_TENANT, name="Default")

@@ -1,7 +1,7 @@
 """This process's part in syncing: the worker it runs and the logins it serves, opened and closed with it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -49,12 +49,38 @@ class SyncParts:
 
 @dataclass(slots=True)
 class Running:
-    """What runs while there is a source."""
+    """What there is while there is a source. The worker works from `start` to `stop`."""
 
-    worker: SyncWorker
+    make_worker: Callable[[], SyncWorker]
     logins: LoginSync
     limits: Limits
+    interval_s: float
     allowed: set[TenantId] = field(default_factory=set)
+    worker: SyncWorker | None = None
+    task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Let this process's worker look at once, where there is one."""
+        if self.worker is not None:
+            self.worker.wake()
+
+    def start(self) -> None:
+        """Begin to work, unless this process does already."""
+        if self.worker is None:
+            self.worker = self.make_worker()
+            self.task = asyncio.create_task(self.worker.run(), name="sync.worker")
+
+    async def stop(self) -> None:
+        """Lease nothing more and write what is under way, for at most 5 s; what is left others take over."""
+        worker, task = self.worker, self.task
+        if worker is None or task is None:
+            return
+        self.worker = self.task = None
+        worker.stop()
+        await asyncio.wait({task}, timeout=DRAIN_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await worker.abandon()
 
 
 @dataclass(slots=True)
@@ -84,8 +110,29 @@ class BalanceSync:
         async with self.database.unit_of_work(tenant) as uow:
             now = self.clock.now()
             [raised] = await raise_users(uow, [SyncRequest(user, CORE_BANK)], now=now)
-        self.running.worker.wake()
+        self.running.wake()
         return raised
+
+    @property
+    def is_working(self) -> bool:
+        """Whether this process syncs what is due."""
+        return self.running is not None and self.running.worker is not None
+
+    def start(self) -> None:
+        """Let this process sync what is due, of every tenant; where it does already, or without a core bank: nothing."""
+        if self.running is not None and not self.is_working:
+            self.running.start()
+            _log.info(
+                "sync.started",
+                interval_s=self.running.interval_s,
+                auth_timeout_ms=round(self.running.logins.timeout_s * 1000),
+            )
+
+    async def stop(self) -> None:
+        """Let this process sync no more; other processes do, and logins are still asked for."""
+        if self.running is not None and self.is_working:
+            await self.running.stop()
+            _log.info("sync.stopped")
 
     async def get_status(self) -> SyncStatus:
         """Return what waits and whether anybody works, of the whole installation; at most a second old.
@@ -112,9 +159,12 @@ class BalanceSync:
 
 
 @asynccontextmanager
-async def open_sync(parts: SyncParts) -> AsyncIterator[BalanceSync]:
+async def open_sync(parts: SyncParts, *, starts: bool = True) -> AsyncIterator[BalanceSync]:
     """Begin to sync, if the settings name a core bank; on leaving, write what is under way, for at most 5 s.
 
+    Args:
+        parts: What it works with.
+        starts: Whether this process's worker begins at once; else `BalanceSync.start` lets it.
     Raises:
         ProviderUnusable: The settings of the core bank do not fit together.
     """
@@ -127,33 +177,28 @@ async def open_sync(parts: SyncParts) -> AsyncIterator[BalanceSync]:
     async with plugin.open(ProviderContext(settings, parts.clock)) as provider:
         waiter = RunWaiter(parts.database)
         writer = ResultWriter(parts.database, parts.clock, PublishReadings(parts.bus, parts.cache))
-        plan = plan_of(settings, name=parts.ids.new_id()[:12])
-        worker = SyncWorker(
-            parts.database, parts.clock, {CORE_BANK: provider}, writer, plan, waiter=waiter
-        )
-        timeout_s = settings.auth_sync_timeout / 1000
+
+        def make_worker() -> SyncWorker:
+            plan = plan_of(settings, name=parts.ids.new_id()[:12])
+            providers = {CORE_BANK: provider}
+            worker = SyncWorker(parts.database, parts.clock, providers, writer, plan, waiter=waiter)
+            worker.before_turn = sync.allow_tenants
+            return worker
+
         logins = LoginSync(
-            parts.database, parts.clock, waiter, CORE_BANK, timeout_s, on_raised=worker.wake
+            parts.database, parts.clock, waiter, CORE_BANK, settings.auth_sync_timeout / 1000
         )
-        sync.running = Running(worker, logins, provider.manifest.limits)
-        worker.before_turn = sync.allow_tenants
-        task = asyncio.create_task(worker.run(), name="sync.worker")
-        _log.info(
-            "sync.started",
-            interval_s=settings.balance_sync_interval / 1000,
-            auth_timeout_ms=settings.auth_sync_timeout,
-        )
+        interval_s = settings.balance_sync_interval / 1000
+        sync.running = Running(make_worker, logins, provider.manifest.limits, interval_s)
+        logins.on_raised = sync.running.wake
+        if starts:
+            sync.start()
         try:
             yield sync
         finally:
-            worker.stop()
-            await asyncio.wait({task}, timeout=DRAIN_S)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await worker.abandon()
+            await sync.stop()
             await waiter.close()
             await logins.close()
-            _log.info("sync.stopped")
 
 
 def plan_of(settings: Settings, *, name: str) -> WorkerPlan:
