@@ -1,6 +1,6 @@
 """The ledger's rules as a plain model: no database, no clock, no batches.
 
-The SQL function decides in production (`0001_post_batch.sql`). This is what it promises, small enough to
+The SQL function decides in production (`post_batch.sql`). This is what it promises, small enough to
 read; a property test runs both on the same histories. Section numbers are those of the function.
 """
 

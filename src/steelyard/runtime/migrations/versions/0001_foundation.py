@@ -4,7 +4,14 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0001_foundation"
 down_revision = None
-SCRIPTS = ("0001_tables.sql", "0001_chain.sql", "0001_post_batch.sql", "0001_accounts.sql")
+SCRIPTS = (
+    "0001_tables.sql",
+    "refuse_rewriting.sql",
+    "0001_chain.sql",
+    "0001_post_batch.sql",
+    "post_batch.sql",
+    "0001_accounts.sql",
+)
 
 
 def upgrade() -> None:

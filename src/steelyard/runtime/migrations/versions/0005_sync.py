@@ -4,7 +4,7 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0005_sync"
 down_revision = "0004_live"
-SCRIPTS = ("0005_sync.sql", "0005_mirror.sql")
+SCRIPTS = ("0005_sync.sql", "0005_mirror.sql", "mirror_balances.sql", "0005_mirror_rights.sql")
 
 
 def upgrade() -> None:
