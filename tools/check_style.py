@@ -24,7 +24,7 @@ EMPTY_NAMES = frozenset(
 )
 
 # Slices that must run under virtual time: time, ids and chance come in as arguments or ports.
-DETERMINISTIC = frozenset("core ledger balances mirror connections sync".split())
+DETERMINISTIC = frozenset("core ledger balances mirror connections jobs schedules sync".split())
 NONDETERMINISTIC = {
     "datetime.datetime.now": "take `now` or a Clock",
     "datetime.datetime.utcnow": "take `now` or a Clock",
@@ -49,7 +49,7 @@ MONEY_MODULES = frozenset({"src/steelyard/core/money.py"})
 
 # All SQL of these slices is in their store (`store.py`, or a folder `store/`).
 SQL_IN_STORE = frozenset(
-    "access balances connections insights ledger live mirror notify reconcile sync web".split()
+    "access balances connections insights jobs ledger live mirror notify reconcile schedules sync web".split()
 )
 SQL_TEXT = re.compile(
     r"\s*(?:(?:SELECT|INSERT|UPDATE|DELETE|WITH|MERGE|TRUNCATE|CREATE|ALTER|DROP|LOCK|CALL|VALUES)"

@@ -7,6 +7,7 @@ from typing import Final
 
 from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.core.money import Currency
+from steelyard.jobs.model import State as State
 from steelyard.mirror.model import ShownBalance
 
 BALANCES: Final = "update-balances"
@@ -22,24 +23,6 @@ class Priority(IntEnum):
     MANUAL = 30
     URGENT = 50
     LOGIN = 100
-
-
-class State(StrEnum):
-    """Where a run stands."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    SUPERSEDED = "superseded"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing follows."""
-        return self not in (State.PENDING, State.RUNNING, State.RETRYING)
 
 
 class Circuit(StrEnum):
