@@ -1,5 +1,6 @@
 """`steelyard simulate`: providers to practise on, over real HTTP, with their own true balances."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from steelyard.providers.t24.simulator.bank import SimulatedBank
 
+STEER = "Steer a bank that runs"
 app = typer.Typer(add_completion=False, help="Run a simulated provider.")
 
 
@@ -20,7 +22,9 @@ def simulate() -> None:
     """Run a simulated provider."""
 
 
-@app.command("t24", help="Run a simulated core bank until SIGINT or SIGTERM.")
+@app.command(
+    "t24", help="Run a simulated core bank until SIGINT or SIGTERM, or steer one that runs."
+)
 def simulate_t24(
     *,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -46,17 +50,95 @@ def simulate_t24(
         float,
         typer.Option("--moves-per-s", min=0, max=1_000, help="Balances that move by themselves."),
     ] = 1.0,
+    maintenance: Annotated[
+        str | None,
+        typer.Option("--maintenance", help="Closed between two times in UTC, as 23:00-01:00."),
+    ] = None,
     key: Annotated[str, typer.Option("--key", help="What callers must show.")] = "simulated-key",
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            help="Address of the bank to steer; that of `up` if not given.",
+            rich_help_panel=STEER,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Data folder of the `up` whose demo bank is steered.",
+            show_default=False,
+            rich_help_panel=STEER,
+        ),
+    ] = None,
+    fault: Annotated[
+        str | None,
+        typer.Option(
+            "--break",
+            help="Let requests fail: hang, slow, reset, status_503, rate_limit, … (all in docs/reference/providers.md).",
+            rich_help_panel=STEER,
+        ),
+    ] = None,
+    share: Annotated[
+        float,
+        typer.Option(
+            "--share", min=0, max=1, help="Part of the requests that fail.", rich_help_panel=STEER
+        ),
+    ] = 1.0,
+    wait_s: Annotated[
+        float | None,
+        typer.Option(
+            "--wait",
+            min=0,
+            help="Seconds: of `slow`, of Retry-After, between bytes of `dribble`.",
+            rich_help_panel=STEER,
+        ),
+    ] = None,
+    for_s: Annotated[
+        float | None,
+        typer.Option(
+            "--for", min=0.001, help="Seconds until it is well again.", rich_help_panel=STEER
+        ),
+    ] = None,
+    repairs: Annotated[
+        bool, typer.Option("--repair", help="End every fault.", rich_help_panel=STEER)
+    ] = False,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            "--post",
+            metavar="NUMBER=AMOUNT",
+            help="Credit an account, or debit it below 0.",
+            rich_help_panel=STEER,
+        ),
+    ] = None,
+    wants_truth: Annotated[
+        bool,
+        typer.Option("--truth", help="Show its true balances.", rich_help_panel=STEER),
+    ] = False,
     wants_json: Json = False,
 ) -> None:
-    """Serve a simulated core bank."""
+    """Serve a simulated core bank, or steer one."""
     import asyncio
 
+    from steelyard.cli.steer_bank import Steering, steer
     from steelyard.providers.t24.simulator.bank import BankOptions, SimulatedBank
     from steelyard.providers.t24.simulator.faults import LATENCIES
+    from steelyard.providers.t24.simulator.maintenance import read_window
     from steelyard.runtime.clock import SystemClock
     from steelyard.runtime.currencies import find_currency
 
+    steering = Steering(
+        fault, share, wait_s, for_s, repairs=repairs, entry=entry, wants_truth=wants_truth
+    )
+    if steering.is_given:
+        steer(at, data_dir, steering, wants_json=wants_json)
+        return
+    if at is not None or data_dir is not None or for_s is not None or wait_s is not None:
+        raise typer.BadParameter(
+            "--at, --data-dir, --for and --wait go with --break, --repair, --post or --truth"
+        )
     if latency not in LATENCIES:
         raise typer.BadParameter(f"{latency!r} is none of {', '.join(LATENCIES)}")
     options = BankOptions(
@@ -64,6 +146,7 @@ def simulate_t24(
         latency=LATENCIES[latency],
         requests_per_s=requests_per_s,
         in_flight=in_flight,
+        maintenance=None if maintenance is None else read_window(maintenance),
     )
     bank = SimulatedBank.seeded(
         seed,

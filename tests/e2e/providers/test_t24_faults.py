@@ -89,7 +89,7 @@ TOLD: dict[Fault, tuple[type[ProviderError], str]] = {
 
 
 def test_every_fault_of_the_simulator_is_expected_below() -> None:
-    assert RAISED.keys() | TOLD.keys() == set(Fault)
+    assert RAISED.keys() | TOLD.keys() == set(Fault) - {Fault.SLOW}
     assert TOLD.keys() | {Fault.TWICE} >= BAD_VALUES
 
 
@@ -115,6 +115,17 @@ async def test_every_fault_of_the_answer_ends_as_its_error(dialect: str) -> None
             assert scene.bank.counts.faults[fault] == 1  # sent once: nothing was repeated
         scene.bank.faults.clear()
         assert (await fetch_all(scene.client, ONE)).problems == ()
+
+
+async def test_a_slow_answer_is_the_right_one_or_late() -> None:
+    async with opened() as scene:
+        scene.fail(Fault.SLOW, wait_s=0.2)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        assert (await fetch_all(scene.client, ONE)).problems == ()
+        assert loop.time() - began_s >= 0.2
+        scene.fail(Fault.SLOW, wait_s=30)
+        assert (await raised_by(scene, deadline_s=0.1)).reason == "deadline"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -93,7 +93,29 @@ def test_it_is_closed_for_maintenance_also_over_midnight() -> None:
     assert seen == [200, 503, 503, 200]
 
 
-@pytest.mark.parametrize("wrong", [{"share": 1.1}, {"wait_s": -1}, {"times": -1}])
+def test_an_outage_ends_when_its_time_is_over() -> None:
+    clock = FrozenClock()
+    bank = SimulatedBank.seeded(1, clock=clock, currency=GBP)
+    number = next(iter(bank.books.accounts))
+    bank.faults.add(PlannedFault(Fault.STATUS_503, for_s=30))
+    seen = []
+    for _ in range(4):
+        seen.append((ask(bank, number).status, len(bank.faults.list_current())))
+        clock.move(timedelta(seconds=15))
+    assert seen == [(503, 1), (503, 1), (200, 0), (200, 0)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"share": 1.1},
+        {"wait_s": -1},
+        {"wait_s": float("nan")},
+        {"times": -1},
+        {"for_s": 0},
+        {"for_s": float("inf")},
+    ],
+)
 def test_a_fault_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         PlannedFault(Fault.HANG, **wrong)
@@ -164,6 +186,43 @@ async def test_it_is_steered_over_http() -> None:
             assert (told["requests"], told["planned"]) == (0, [])
 
 
+async def test_an_entry_moves_the_true_balance_by_exactly_its_amount() -> None:
+    async with opened() as scene:
+        assert scene.server is not None
+        before = scene.truth()
+        async with httpx2.AsyncClient(base_url=f"{scene.server.url}/_control") as control:
+            posted = await control.post(f"/accounts/{YEN.number}/entries", json={"amount": -250})
+            back = await control.post(f"/accounts/{YEN.number}/entries", json={"amount": 250})
+        assert posted.json()["ledger"] == before[YEN.number][BalanceKind.LEDGER] - 250
+        assert back.json() == before[YEN.number]
+        assert scene.truth() == before
+
+
+async def test_latency_limits_and_window_are_changed_while_it_runs() -> None:
+    async with opened() as scene:
+        assert scene.server is not None
+        async with httpx2.AsyncClient(base_url=f"{scene.server.url}/_control") as control:
+            order = {"latency": "busy", "requests_per_s": 3, "maintenance": "00:00-12:00"}
+            assert (await control.patch("/options", json=order)).status_code == 200
+            options = scene.bank.options
+            assert (options.latency, options.requests_per_s) == (LATENCIES["busy"], 3)
+            assert options.maintenance == (time(0), time(12))
+            assert (options.key, options.in_flight) == (KEY, None)
+            order = {"requests_per_s": None, "maintenance": None}
+            assert (await control.patch("/options", json=order)).status_code == 200
+        assert scene.bank.options == BankOptions(key=KEY, latency=LATENCIES["busy"])
+
+
+async def test_a_web_page_steers_no_bank() -> None:
+    async with opened() as scene:
+        assert scene.server is not None
+        async with httpx2.AsyncClient(base_url=f"{scene.server.url}/_control") as control:
+            headers = {"Origin": "https://example.com"}
+            answer = await control.post("/faults", json={"fault": "hang"}, headers=headers)
+            assert answer.status_code == 403
+        assert scene.bank.faults.planned == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -172,6 +231,15 @@ async def test_it_is_steered_over_http() -> None:
         ("POST", "/faults", '{"fault":"hang","share":7}', 422),
         ("PUT", "/accounts/1", '{"customer":"1","currency":"GBP","digits":9}', 422),
         ("PUT", "/accounts/1", '{"customer":"1","currency":"GBP","booked":1.5}', 422),
+        ("POST", "/accounts/2000000002/entries", '{"amount":1.5}', 422),
+        ("POST", "/accounts/2000000002/entries", '{"amount":10000000000000000}', 422),
+        ("POST", "/accounts/1/entries", '{"amount":1}', 404),
+        ("POST", "/faults", '{"fault":"hang","for_s":0}', 422),
+        ("PATCH", "/options", '{"latency":"asleep"}', 422),
+        ("PATCH", "/options", '{"latency":null}', 422),
+        ("PATCH", "/options", '{"in_flight":0}', 422),
+        ("PATCH", "/options", '{"maintenance":"noon"}', 422),
+        ("PATCH", "/options", '{"maintenance":"12:00-12:00"}', 422),
         ("GET", "/nothing", "", 404),
     ],
 )
@@ -185,6 +253,7 @@ async def test_an_order_that_cannot_be_read_changes_nothing(
             assert (await control.request(method, path, content=body)).status_code == status
         assert scene.truth() == before
         assert scene.bank.faults.planned == []
+        assert scene.bank.options == BankOptions(key=KEY)
 
 
 @pytest.mark.parametrize(

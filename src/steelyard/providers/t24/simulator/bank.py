@@ -117,7 +117,7 @@ class SimulatedBank:
         self, books: Books, *, chance: Random, clock: Clock, options: BankOptions | None = None
     ) -> None:
         self.books, self.options = books, options or BankOptions()
-        self.faults, self.counts = FaultPlan(), Counts()
+        self.faults, self.counts = FaultPlan(clock.monotonic_s), Counts()
         self._chance, self._clock = chance, clock
 
     @classmethod

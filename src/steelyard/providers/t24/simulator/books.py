@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from steelyard.core.errors import NotFound
 from steelyard.core.money import Currency
 from steelyard.providers.contract import BalanceKind
 
@@ -80,6 +81,18 @@ class Books:
         """Return a customer's accounts by number."""
         mine = (one for one in self.accounts.values() if one.customer == customer)
         return sorted(mine, key=lambda one: one.number)
+
+    def post(self, number: str, amount: int) -> SimulatedAccount:
+        """Post a credit, or a debit below 0, in minor units.
+
+        Raises:
+            NotFound: No account has this number.
+        """
+        account = self.find(number)
+        if account is None:
+            raise NotFound(kind="account at the simulated bank", identifier=number)
+        account.booked += amount
+        return account
 
     def move_one(self, chance: Random) -> SimulatedAccount | None:
         """Post a small credit or debit to some account and return it; None where there is none."""

@@ -186,15 +186,18 @@ async def serve_bank(
     port: int = 0,
     host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
+    on_books: Callable[[], None] | None = None,
 ) -> AsyncIterator[BankServer]:
     """Serve a bank with its control surface until the context is left.
+
+    `on_books` is called after an order there has changed the books, before anybody can ask for it.
 
     Raises:
         OSError: The port is taken.
     """
     from steelyard.providers.t24.simulator.control import control_of
 
-    server = BankServer(bank, control=control_of(bank), host=host, tls=tls)
+    server = BankServer(bank, control=control_of(bank, on_books=on_books), host=host, tls=tls)
     await server.accept(port)
     try:
         yield server

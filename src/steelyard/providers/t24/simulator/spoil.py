@@ -12,6 +12,8 @@ _TOO_LARGE = 2_000_000
 
 def spoiled(reply: Reply, planned: PlannedFault) -> Reply:
     """Return what a fault makes of an answer; its delay stays."""
+    if planned.fault is Fault.SLOW:
+        return replace(reply, delay_s=reply.delay_s + planned.wait_s)
     made = _on_the_way(reply, planned) or _other_answer(planned)
     return replace(made, delay_s=reply.delay_s) if made is not None else reply
 
