@@ -1,14 +1,14 @@
 """Tenants: made and listed by the operator of the installation, read by their own callers."""
 
 from datetime import datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from steelyard.access import store
 from steelyard.access.model import Tenant, TenantStatus
 from steelyard.access.names import check_name
-from steelyard.core.errors import InvalidInput, NotFound
+from steelyard.core.errors import NotFound
 from steelyard.core.ids import TenantId, parse_tenant_id
 from steelyard.runtime.database import Database, UnitOfWork
+from steelyard.runtime.zones import find_zone
 
 
 async def create_tenant(
@@ -23,12 +23,7 @@ async def create_tenant(
     """
     parse_tenant_id(tenant)
     check_name(name, field="name")
-    try:
-        ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidInput(
-            field="time_zone", problem=f"{time_zone[:60]!r} is no IANA time zone"
-        ) from error
+    find_zone(time_zone, field="time_zone")
     return await store.create_tenant(
         database, Tenant(tenant, name, time_zone, TenantStatus.ACTIVE, now)
     )
