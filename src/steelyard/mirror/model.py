@@ -1,6 +1,6 @@
 """What a mirrored account and a reading of it are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from steelyard.core.ids import AccountId, UserId
@@ -37,6 +37,32 @@ class MirroredAccount:
     def __repr__(self) -> str:
         """Hide the number: bank account numbers are in no log."""
         return f"MirroredAccount({self.account}, …{self.number[-2:]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A user as a customer of a bank. Only active ones with the context `MOBILE_BANKING` are asked for there."""
+
+    user: UserId
+    is_active: bool
+    context: str
+    customer_number: str | None = None
+    display_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAccount:
+    """A mirrored account as it was told of. `account` None: it is not opened yet."""
+
+    account: AccountId | None
+    user: UserId
+    number: str = field(repr=False)
+    currency: Currency
+    account_type: str | None = None
+    is_primary: bool = False
+    is_active: bool = True
+    is_read: bool = False
+    """Whether a balance came from its source, or was told, at least once."""
 
 
 @dataclass(frozen=True, slots=True)

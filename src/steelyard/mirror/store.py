@@ -8,7 +8,7 @@ import asyncpg
 from steelyard.core.errors import NotFound
 from steelyard.core.ids import AccountId, UserId
 from steelyard.core.money import Currency
-from steelyard.mirror.model import MirroredAccount, NewMirroredAccount
+from steelyard.mirror.model import Customer, KnownAccount, MirroredAccount, NewMirroredAccount
 from steelyard.runtime.database import UnitOfWork
 
 _ACCOUNTS = """
@@ -26,6 +26,28 @@ _STANDINGS = """
       LEFT JOIN LATERAL (SELECT count(*)::int AS accounts FROM steelyard.mirrored_account m
                           WHERE m.tenant_id = $1 AND m.user_id = w.id AND m.provider = $3 AND m.is_active) m ON true
      WHERE w.tenant_id = $1 AND w.id = ANY ($2)
+"""
+
+_CUSTOMERS = """
+    SELECT w.id, w.status, w.context, w.customer_number, w.display_name FROM steelyard.app_user w
+     WHERE w.tenant_id = $1 AND w.id = ANY ($2)
+"""
+_KNOWN = """
+    SELECT m.account_id, m.user_id, m.number, m.account_type, m.is_active, m.read_at IS NOT NULL AS is_read,
+           a.is_primary, a.currency, b.digits
+      FROM steelyard.mirrored_account m
+      JOIN steelyard.account a ON a.tenant_id = $1 AND a.id = m.account_id
+      JOIN steelyard.book b ON b.tenant_id = $1 AND b.currency = a.currency
+     WHERE m.tenant_id = $1 AND m.user_id = ANY ($2) AND m.provider = $3 ORDER BY m.account_id
+"""
+_HOLDERS = """
+    SELECT m.number, m.user_id FROM steelyard.mirrored_account m
+     WHERE m.tenant_id = $1 AND m.provider = $2 AND m.number = ANY ($3)
+"""
+_SET_CUSTOMERS = """
+    UPDATE steelyard.app_user w SET context = u.context, customer_number = u.customer_number
+      FROM unnest($2::text[], $3::text[], $4::text[]) AS u (id, context, customer_number)
+     WHERE w.tenant_id = $1 AND w.id = u.id
 """
 
 
@@ -101,3 +123,59 @@ async def load_accounts(
         )
         found.setdefault(account.user, []).append(account)
     return found
+
+
+async def load_customers(uow: UnitOfWork, users: Sequence[UserId]) -> dict[UserId, Customer]:
+    """Return each of the users there is, as a customer."""
+    rows = await uow.fetch(_CUSTOMERS, uow.tenant, list(users))
+    return {
+        UserId(row["id"]): Customer(
+            UserId(row["id"]),
+            row["status"] == "active",
+            row["context"],
+            row["customer_number"],
+            row["display_name"],
+        )
+        for row in rows
+    }
+
+
+async def load_known_accounts(
+    uow: UnitOfWork, users: Sequence[UserId], provider: str
+) -> dict[UserId, dict[str, KnownAccount]]:
+    """Return all accounts at `provider` of the users, active or not, by user and number."""
+    found: dict[UserId, dict[str, KnownAccount]] = {}
+    for row in await uow.fetch(_KNOWN, uow.tenant, list(users), provider):
+        user, currency = UserId(row["user_id"]), Currency(row["currency"], row["digits"])
+        found.setdefault(user, {})[row["number"]] = KnownAccount(
+            AccountId(row["account_id"]),
+            user,
+            row["number"],
+            currency,
+            row["account_type"],
+            row["is_primary"],
+            row["is_active"],
+            row["is_read"],
+        )
+    return found
+
+
+async def load_holders(
+    uow: UnitOfWork, numbers: Sequence[str], provider: str
+) -> dict[str, frozenset[UserId]]:
+    """Return who has an account of each number at `provider`."""
+    found: dict[str, frozenset[UserId]] = {}
+    for row in await uow.fetch(_HOLDERS, uow.tenant, provider, list(numbers)):
+        found[row["number"]] = found.get(row["number"], frozenset()) | {UserId(row["user_id"])}
+    return found
+
+
+async def set_customers(uow: UnitOfWork, customers: Sequence[Customer]) -> None:
+    """Write context and customer number of users there are; in the order of their ids."""
+    await uow.execute(
+        _SET_CUSTOMERS,
+        uow.tenant,
+        [one.user for one in customers],
+        [one.context for one in customers],
+        [one.customer_number for one in customers],
+    )
