@@ -38,7 +38,7 @@ _KNOWN = """
       FROM steelyard.mirrored_account m
       JOIN steelyard.account a ON a.tenant_id = $1 AND a.id = m.account_id
       JOIN steelyard.book b ON b.tenant_id = $1 AND b.currency = a.currency
-     WHERE m.tenant_id = $1 AND m.user_id = ANY ($2) AND m.provider = $3 ORDER BY m.account_id
+     WHERE m.tenant_id = $1 AND m.user_id = ANY ($2) AND m.provider = $3 ORDER BY m.is_active, m.account_id
 """
 _HOLDERS = """
     SELECT m.number, m.user_id FROM steelyard.mirrored_account m
@@ -125,6 +125,14 @@ async def load_accounts(
     return found
 
 
+async def lock_enrolment(uow: UnitOfWork) -> None:
+    """Wait until nobody else enrolls customers of the tenant; until `uow` ends nobody does."""
+    await uow.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('steelyard.enroll|' || $1::text, 0))",
+        uow.tenant,
+    )
+
+
 async def load_customers(uow: UnitOfWork, users: Sequence[UserId]) -> dict[UserId, Customer]:
     """Return each of the users there is, as a customer."""
     rows = await uow.fetch(_CUSTOMERS, uow.tenant, list(users))
@@ -143,7 +151,7 @@ async def load_customers(uow: UnitOfWork, users: Sequence[UserId]) -> dict[UserI
 async def load_known_accounts(
     uow: UnitOfWork, users: Sequence[UserId], provider: str
 ) -> dict[UserId, dict[str, KnownAccount]]:
-    """Return all accounts at `provider` of the users, active or not, by user and number."""
+    """Return all accounts at `provider` of the users, active or not, by user and number; of two, the active one."""
     found: dict[UserId, dict[str, KnownAccount]] = {}
     for row in await uow.fetch(_KNOWN, uow.tenant, list(users), provider):
         user, currency = UserId(row["user_id"]), Currency(row["currency"], row["digits"])

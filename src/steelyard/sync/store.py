@@ -238,6 +238,22 @@ async def remove_targets(
     )
 
 
+async def drop_targets(
+    uow: UnitOfWork, kind: str, users: Sequence[UserId], *, reason: dict[str, str], now: datetime
+) -> int:
+    """Forget targets of users who are to be synced no more, leased or not; their runs end cancelled. Returns how many."""
+    return int(
+        await uow.fetchval(
+            "SELECT steelyard.drop_targets($1, $2, $3, $4, $5)",
+            now,
+            uow.tenant,
+            kind,
+            list(users),
+            json.dumps(reason),
+        )
+    )
+
+
 async def add_targets(
     uow: UnitOfWork, kind: str, provider: str, targets: Sequence[tuple[UserId, int, datetime]]
 ) -> None:
