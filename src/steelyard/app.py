@@ -65,6 +65,7 @@ from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
 from steelyard.sync.api import router as sync_router
 from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
+from steelyard.sync.users_api import router as synced_users_router
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
@@ -330,6 +331,7 @@ def create_app(
     application.include_router(access_router)
     application.include_router(reconcile_router)
     application.include_router(sync_router)
+    application.include_router(synced_users_router)
     application.edge = Edge(
         AsyncExitStackMiddleware(application.router),
         HotTable(HOT_ROUTES),

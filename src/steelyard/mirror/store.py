@@ -9,6 +9,7 @@ from steelyard.core.errors import NotFound
 from steelyard.core.ids import AccountId, UserId
 from steelyard.core.money import Currency
 from steelyard.mirror.model import Customer, KnownAccount, MirroredAccount, NewMirroredAccount
+from steelyard.mirror.standing import AccountStanding, UserStanding
 from steelyard.runtime.database import UnitOfWork
 
 _ACCOUNTS = """
@@ -48,6 +49,27 @@ _SET_CUSTOMERS = """
     UPDATE steelyard.app_user w SET context = u.context, customer_number = u.customer_number
       FROM unnest($2::text[], $3::text[], $4::text[]) AS u (id, context, customer_number)
      WHERE w.tenant_id = $1 AND w.id = u.id
+"""
+
+_USERS = """
+    WITH page AS MATERIALIZED (
+        SELECT m.user_id FROM steelyard.mirrored_account m
+          JOIN steelyard.app_user w ON w.tenant_id = $1 AND w.id = m.user_id
+           AND w.context = 'MOBILE_BANKING' AND w.status = 'active'
+         WHERE m.tenant_id = $1 AND m.provider = $2 AND m.is_active AND m.user_id > $3
+           AND ($4::text IS NULL OR m.user_id = $4)
+         GROUP BY m.user_id ORDER BY m.user_id LIMIT $5)
+    SELECT p.user_id, w.display_name, m.account_id, m.account_type, m.read_at, right(m.number, 2) AS ending,
+           a.is_primary, a.posted - a.held AS balance, a.seq, a.currency, b.digits,
+           coalesce(t.is_paused, false) AS is_paused, t.last_result
+      FROM page p
+      JOIN steelyard.app_user w ON w.tenant_id = $1 AND w.id = p.user_id
+      JOIN steelyard.mirrored_account m ON m.tenant_id = $1 AND m.user_id = p.user_id AND m.provider = $2 AND m.is_active
+      JOIN steelyard.account a ON a.tenant_id = $1 AND a.id = m.account_id
+      JOIN steelyard.book b ON b.tenant_id = $1 AND b.currency = a.currency
+      LEFT JOIN steelyard.sync_target t ON t.tenant_id = $1 AND t.provider = $2 AND t.kind = 'update-balances'
+       AND t.subject = p.user_id
+     ORDER BY p.user_id, a.is_primary DESC, m.account_id
 """
 
 
@@ -187,3 +209,31 @@ async def set_customers(uow: UnitOfWork, customers: Sequence[Customer]) -> None:
         [one.context for one in customers],
         [one.customer_number for one in customers],
     )
+
+
+async def list_users(
+    uow: UnitOfWork, provider: str, *, after: UserId | None, only: UserId | None, limit: int
+) -> list[UserStanding]:
+    """Return users who may be synced at `provider`, by id, with what was read and what their targets say."""
+    found: dict[UserId, UserStanding] = {}
+    for row in await uow.fetch(_USERS, uow.tenant, provider, after or "", only, limit):
+        account = AccountStanding(
+            account=AccountId(row["account_id"]),
+            currency=Currency(row["currency"], row["digits"]),
+            balance=row["balance"],
+            seq=row["seq"],
+            read_at=row["read_at"],
+            is_primary=row["is_primary"],
+            account_type=row["account_type"],
+            ending=row["ending"],
+        )
+        user = UserId(row["user_id"])
+        known = found.get(user)
+        found[user] = UserStanding(
+            user,
+            row["display_name"],
+            (*(known.accounts if known else ()), account),
+            is_paused=row["is_paused"],
+            last_result=row["last_result"],
+        )
+    return list(found.values())
