@@ -1,9 +1,24 @@
 """What schedules are checked against: every few minutes of years looked at one by one, without the rules they prove."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
+
+import asyncpg
+
+from steelyard.access.model import Principal, Role
+from steelyard.access.tenants import create_tenant
+from steelyard.core.ids import TenantId, UserId
+from steelyard.jobs.model import HandledKind, Kind, Kinds, RunContext
+from steelyard.runtime.database import Database, connect
+from steelyard.schedules.defaults import DEFAULT_NAMES
+from steelyard.schedules.edit_schedules import Editor, Wanted, get_schedule, put_schedule
+from steelyard.schedules.model import Schedule, Timing
+from steelyard.schedules.run_schedules import Scheduler
+from steelyard.testing.clock import FrozenClock
+from tests.world import FreshDatabase
 
 ZONES = (
     "Europe/London",
@@ -93,3 +108,90 @@ def _walk(
 def utc(*parts: int) -> datetime:
     """A moment in UTC."""
     return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type,misc]
+
+
+# --- on a real database -----------------------------------------------------------------------
+
+
+async def do_nothing(context: RunContext) -> Mapping[str, object]:
+    """A handler for kinds whose runs nobody works on here."""
+    return {}
+
+
+def kinds_of(*names: str) -> Kinds:
+    """A registry of kinds."""
+    return Kinds(HandledKind(Kind(name), do_nothing) for name in names)
+
+
+KINDS = kinds_of(*DEFAULT_NAMES, "export")
+
+
+@dataclass
+class ScheduleWorld:
+    """A database with schedules, and schedulers of several processes that look at it."""
+
+    fresh: FreshDatabase
+    database: Database
+    clock: FrozenClock = field(default_factory=FrozenClock)
+
+    def scheduler(self, **rest: Any) -> Scheduler:
+        """Another process, with the world's clock unless it has one of its own."""
+        parts = {"database": self.database, "clock": self.clock, "kinds": KINDS, **rest}
+        return Scheduler(**parts)
+
+    async def make_tenant(self, name: str, zone: str = "UTC") -> TenantId:
+        """A tenant, without schedules yet."""
+        tenant = TenantId(name)
+        now = self.clock.now()
+        await create_tenant(self.database, tenant, name=name, time_zone=zone, now=now)
+        return tenant
+
+    async def put(
+        self, tenant: TenantId, name: str, *, is_on: bool = True, **timing: Any
+    ) -> Schedule:
+        """Make or change a schedule of kind `export`."""
+        wanted = Wanted("export", Timing(**timing), is_on=is_on)
+        async with self.database.unit_of_work(tenant) as uow:
+            made, _ = await put_schedule(
+                uow, name, wanted, by=admin_of(tenant), kinds=KINDS, now=self.clock.now()
+            )
+        return made
+
+    async def find(self, tenant: TenantId, name: str) -> Schedule:
+        """A schedule as it is."""
+        async with self.database.unit_of_work(tenant) as uow:
+            return await get_schedule(uow, name, now=self.clock.now())
+
+    async def ask(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """Look behind the wall, or break something there."""
+        admin = await connect(self.fresh.admin_url)
+        try:
+            return await admin.fetch(sql, *args)
+        finally:
+            await admin.close()
+
+    async def let_each_tick_have_a_run(self) -> None:
+        """Let equal jobs not wait for each other, as if each was begun at once: else ticks share a run."""
+        await self.ask(
+            "CREATE FUNCTION public.apart() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " NEW.arguments_hash := sha256(random()::text::bytea); RETURN NEW; END $$"
+        )
+        await self.ask(
+            "CREATE TRIGGER apart BEFORE INSERT ON steelyard.job FOR EACH ROW EXECUTE FUNCTION public.apart()"
+        )
+
+    async def runs(self, name: str | None = None) -> list[tuple[str, str, datetime]]:
+        """Runs that schedules began: tenant, schedule, tick; of one name, or of all but what every tenant has."""
+        rows = await self.ask(
+            "SELECT tenant_id, schedule, planned_for FROM steelyard.run"
+            " WHERE CASE WHEN $1::text IS NULL THEN NOT schedule = ANY ($2) ELSE schedule = $1 END"
+            " ORDER BY planned_for, tenant_id, schedule",
+            name,
+            list(DEFAULT_NAMES),
+        )
+        return [(row["tenant_id"], row["schedule"], row["planned_for"]) for row in rows]
+
+
+def admin_of(tenant: TenantId) -> Editor:
+    """Who edits schedules of a tenant."""
+    return Editor(Principal(tenant, "ada", Role.ADMIN, UserId("ada")), "req-1")

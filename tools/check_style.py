@@ -69,8 +69,10 @@ PROCESS_EDGES: frozenset[str] = frozenset(
         "src/steelyard/runtime/edge.py",  # every request: what a handler raises is told to the client
         "src/steelyard/runtime/redis/hearing.py",  # calls hooks it does not know
         "src/steelyard/runtime/repeat.py",  # background tasks must outlive what one turn raises
+        "src/steelyard/schedules/run_schedules.py",  # one schedule must not hold up those of others
         "src/steelyard/sync/raise_logins.py",  # a background task: logins that wait must be answered
         "src/steelyard/sync/run_targets.py",  # calls providers of third parties; a lease must end
+        "src/steelyard/sync/write_queue.py",  # a background task: results of others still have to be written
     }
 )
 
