@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from steelyard.core.clock import Clock
 from steelyard.core.ids import DEFAULT_TENANT, AccountId, TenantId, UserId
-from steelyard.core.money import Money
+from steelyard.core.money import Currency, Money
 from steelyard.mirror.apply_readings import PublishReadings
 from steelyard.mirror.model import NewMirroredAccount
 from steelyard.providers.contract import (
@@ -63,6 +63,8 @@ class FakeBank:
     """Of one account at once."""
     release: asyncio.Event | None = None
     """Answers wait for it."""
+    currency: Currency | None = None
+    """In which everything is told, if not in the one that is asked for."""
 
     @property
     def manifest(self) -> Manifest:
@@ -102,7 +104,7 @@ class FakeBank:
             return BalanceReading((), (AccountProblem(first, unknown),), rest)
         minor = self.money[first.number]
         told = tuple(
-            ReportedBalance(kind, Money(amount, first.currency), at)
+            ReportedBalance(kind, Money(amount, self.currency or first.currency), at)
             for kind, amount in ((BalanceKind.LEDGER, minor + 7), (BalanceKind.AVAILABLE, minor))
         )
         return BalanceReading((AccountReading(first, told),), (), rest)
@@ -264,6 +266,15 @@ async def working(worker: SyncWorker) -> AsyncIterator[SyncWorker]:
     finally:
         worker.stop()
         await task
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait until it is so, 10 s at most."""
+    async with asyncio.timeout(10):
+        while True:
+            if is_so():
+                return
+            await asyncio.sleep(0.005)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from steelyard.balances.store import open_book
 from steelyard.core.ids import DEFAULT_TENANT, UserId
 from steelyard.mirror.apply_readings import apply_readings
 from steelyard.mirror.model import MirroredAccount, NewMirroredAccount, ShownBalance
@@ -25,7 +26,7 @@ from steelyard.sync.recover import free_lost_leases
 from steelyard.sync.rules import Cadence
 from steelyard.sync.status import load_status
 from steelyard.testing.clock import FrozenClock
-from tests.sync_kit import BANK, INTERVAL, SyncWorld, open_sync_world
+from tests.sync_kit import BANK, INTERVAL, SyncWorld, open_sync_world, until
 from tests.world import World
 
 CADENCES = {BANK: Cadence(INTERVAL, 1)}
@@ -96,31 +97,47 @@ async def test_higher_priority_is_leased_first_then_what_waited_longest(synced: 
     assert order == ["login", "manual", "old", "young"]
 
 
-async def test_a_user_with_many_accounts_takes_one_slot_and_leaves_logins_their_part(
+async def test_a_user_with_many_accounts_sends_no_more_than_is_permitted_and_gets_there_in_parts(
     synced: SyncWorld,
 ) -> None:
-    await synced.enroll(["many"], accounts_each=50)
-    await synced.enroll(["some"], accounts_each=6)
-    await synced.enroll(["one", "more", "login"])
-    await synced.allow(Limits(100.0, 10), burst=10)
-    await synced.make_due()
-    admin = await synced.world.as_superuser()
-    await admin.execute(
-        "UPDATE steelyard.sync_target SET due_at = due_at - interval '1 min' WHERE cost = 50"
-    )
-    [many] = (await synced.lease()).leases  # the bucket is full, and there never is more
-    assert (many.subject, many.cost) == ("many", 50)
-    let_pass(synced, 0.42)  # the debt is paid, and two more
+    await synced.enroll(["many"], accounts_each=25)
+    await synced.enroll(["login"])
+    await synced.allow(Limits(10.0, 10), burst=10)
+    await raise_user(synced, "many", Priority.MANUAL)
+    worker = synced.worker(fetch_deadline_s=0.2)  # the world's clock stands still meanwhile
+    for asked in (8, 16, 24):  # two of ten are kept for logins
+        await worker.turn()
+        await worker.drain()
+        assert synced.bank.asked.total() == asked
+        [run] = await synced.runs("many")
+        assert (run["state"], run["error"]) == ("retrying", None)
+        assert (await synced.target("many"))["last_result"] == "more_requests_needed"
+        let_pass(synced, 0.8)
     await raise_user(synced, "login", Priority.LOGIN)
-    assert [lease.subject for lease in (await synced.lease()).leases] == ["login"]
-    await admin.execute(
-        "UPDATE steelyard.sync_target SET due_at = due_at - interval '1 min' WHERE cost = 6"
-    )
-    await admin.close()
-    let_pass(synced, 0.06)  # 7 tokens: the costly one would leave only one of the two kept
-    assert (await synced.lease()).leases == []
-    let_pass(synced, 0.025)
-    assert [lease.subject for lease in (await synced.lease()).leases] == ["some"]
+    await worker.turn()
+    await worker.drain()
+    assert synced.bank.asked == {f"many-{i}": 1 for i in range(25)} | {"login-0": 1}
+    [run] = await synced.runs("many")
+    assert (run["state"], run["attempts"]) == ("completed", 4)
+
+
+async def test_logins_get_their_part_while_a_user_with_many_accounts_waits_for_permits(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["many"], accounts_each=25)
+    await synced.enroll(["login", "other"])
+    await synced.allow(Limits(10.0, 10), burst=10)
+    await raise_user(synced, "many", Priority.MANUAL)
+    worker = synced.worker(fetch_deadline_s=5)
+    await worker.turn()
+    await until(lambda: synced.bank.asked.total() == 8)
+    await raise_user(synced, "other", Priority.MANUAL)
+    await raise_user(synced, "login", Priority.LOGIN)
+    await worker.turn()
+    await until(lambda: synced.bank.asked["login-0"])
+    assert synced.bank.asked.total() == 9
+    assert synced.bank.asked["other-0"] == 0
+    await worker.abandon()
 
 
 async def test_a_late_workers_result_changes_nothing(synced: SyncWorld) -> None:
@@ -366,7 +383,7 @@ async def cycle_blocks(synced: SyncWorld, batch: int) -> tuple[int, int]:
     kinds, users, tokens = ([row[i] for row in rows] for i in range(3))
     finish = await blocks_of(
         synced,
-        "finish_targets($1, 'default', $2, $3, $4, $5, $6, $7, $5, $8, $8)",
+        "finish_targets($1, 'default', $2, $3, $4, $5, $6, $7, $5, $8, $8, $9, $10, $6)",
         synced.clock.now(),
         kinds,
         users,
@@ -375,6 +392,8 @@ async def cycle_blocks(synced: SyncWorld, batch: int) -> tuple[int, int]:
         [synced.clock.now() + timedelta(days=1)] * len(rows),
         [1] * len(rows),
         [None] * len(rows),
+        [False] * len(rows),
+        ["{7}"] * len(rows),
     )
     return lease, finish
 
@@ -608,17 +627,84 @@ async def test_a_worker_that_slept_on_a_lease_does_not_ask(
     assert [run["state"] for run in await synced.runs("a")] == ["completed"]
 
 
-async def test_no_request_beyond_the_granted_ones_is_sent(synced: SyncWorld) -> None:
+async def test_a_source_that_is_stopped_ends_what_is_in_flight_after_its_request(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"], accounts_each=3)
+    await raise_user(synced, "a", Priority.MANUAL)
+    synced.bank.release = asyncio.Event()
+    worker = synced.worker()
+    await worker.turn()
+    await until(lambda: synced.bank.in_flight["a-0"])
+    admin = await synced.world.as_superuser()
+    blocked = synced.clock.now() + timedelta(seconds=10)
+    await admin.execute("UPDATE steelyard.provider_budget SET blocked_until = $1", blocked)
+    await admin.close()
+    synced.bank.release.set()
+    await worker.drain()
+    assert synced.bank.asked == {"a-0": 1}
+    assert (await synced.world.balance(accounts["a"])).posted == 1_000
+    let_pass(synced, 11)
+    await work(synced)
+    assert synced.bank.asked == {"a-0": 1, "a-1": 1, "a-2": 1}
+    assert [run["state"] for run in await synced.runs("a")] == ["completed"]
+
+
+async def test_a_run_reads_again_what_it_read_before_it_was_asked_for_again(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"], accounts_each=2)
+    del synced.bank.money["a-1"]
+    await raise_user(synced, "a", Priority.MANUAL)
+    await work(synced)
+    synced.bank.money |= {"a-0": 2_000, "a-1": 1}
+    admin = await synced.world.as_superuser()
+    await admin.execute(
+        "UPDATE steelyard.sync_target SET due_at = 'infinity', run_id = $1, attempts = 1",
+        (await synced.runs("a"))[0]["id"],
+    )
+    await admin.execute("UPDATE steelyard.run SET state = 'retrying', finished_at = NULL")
+    await admin.close()
+    await raise_user(synced, "a", Priority.LOGIN)
+    await work(synced)
+    assert (await synced.world.balance(accounts["a"])).posted == 2_000
+
+
+async def test_the_last_attempt_of_a_run_is_granted_what_it_needs(synced: SyncWorld) -> None:
     await synced.enroll(["a"], accounts_each=3)
     await raise_user(synced, "a", Priority.MANUAL)
-    admin = await synced.world.as_superuser()
-    await admin.execute("UPDATE steelyard.sync_target SET cost = 2")
-    await admin.close()
+    synced.bank.error = ProviderTransient(provider=BANK, reason="status_503")
+    for wait_s in (1, 2):
+        await work(synced)
+        let_pass(synced, wait_s)
+    synced.bank.error = None
     await work(synced)
-    assert synced.bank.asked == {"a-0": 1, "a-1": 1}
-    target = await synced.target("a")
-    assert (target["cost"], target["last_result"]) == (3, "more_requests_needed")
-    let_pass(synced, 1)
-    await work(synced)
-    assert synced.bank.asked == {"a-0": 2, "a-1": 2, "a-2": 1}
     assert [run["state"] for run in await synced.runs("a")] == ["completed"]
+    target = await synced.target("a")
+    assert (target["cost"], target["last_result"]) == (3, "ok")
+
+
+async def test_an_account_that_the_bank_tells_in_another_currency_is_told_with_what_to_do(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"])
+    synced.bank.currency = find_currency("USD")
+    await raise_user(synced, "a", Priority.MANUAL)
+    await work(synced)
+    [run] = await synced.runs("a")
+    error = json.loads(str(run["error"]))
+    assert (run["state"], error["code"]) == ("failed", "balance_other_currency")
+    assert "in USD" in error["message"]
+    assert "steelyard sync add a NUMBER --currency USD" in error["message"]
+    assert (await synced.world.balance(accounts["a"])).posted == 0
+    async with synced.database.unit_of_work(DEFAULT_TENANT) as uow:
+        now = synced.clock.now()
+        await open_book(uow, find_currency("USD"), now=now)
+        told = NewMirroredAccount(UserId("a"), BANK, "a-0", find_currency("USD"), is_primary=True)
+        [(opened, is_new)] = await open_accounts(uow, [told], now=now)
+    assert is_new
+    assert opened != accounts["a"]
+    await raise_user(synced, "a", Priority.MANUAL)
+    await work(synced)
+    assert (await synced.world.balance(opened)).posted == 1_000
+    assert await synced.world.reader.primary_account(DEFAULT_TENANT, UserId("a")) == opened

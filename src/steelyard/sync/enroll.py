@@ -13,6 +13,7 @@ from steelyard.runtime.database import UnitOfWork
 from steelyard.sync import store
 from steelyard.sync.model import BALANCES, Budget
 from steelyard.sync.rules import COST_MAX, first_due
+from steelyard.sync.store import budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +76,4 @@ async def allow_requests(
         daily_on=now.date(),
         daily_limit=daily_limit,
     )
-    await store.set_limits(uow, provider, budget)
+    await budgets.set_limits(uow, provider, budget)

@@ -7,7 +7,7 @@ from typing import Final
 
 from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.core.money import Currency
-from steelyard.jobs.model import State as State
+from steelyard.jobs.model import State as State  # noqa: PLC0414 - a run's states are told by both
 from steelyard.mirror.model import ShownBalance
 
 BALANCES: Final = "update-balances"
@@ -45,11 +45,13 @@ class Lease:
     until: datetime
     priority: int
     cost: int
-    """Requests that were granted with it."""
+    """Requests a sync of it takes, as far as is known; one was granted with the lease."""
     attempts: int
-    """Leases of this run, this one included."""
+    """Leases of this run that count, this one included."""
     run: int
     last_login_at: datetime | None = None
+    read: frozenset[AccountId] = frozenset()
+    """Accounts this run has read already, since it was asked for last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Failure:
     counts_as_outage: bool = False
     blocked_for_s: float | None = None
     """The source asked everybody to wait this long."""
+    is_unfinished: bool = False
+    """Nothing went wrong: there is more to read than was granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,15 @@ class Fetched:
     is_ineligible: bool = False
     """The user is no longer to be synced: nothing was asked for."""
 
+    @property
+    def read(self) -> tuple[AccountId, ...]:
+        """The accounts it brought a balance of."""
+        return tuple(balance.account for balance in self.balances)
+
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is written at a lease's end."""
+    """What is written at a lease's end. `rest_at`: its next moment by itself, whatever became of this one."""
 
     lease: Lease
     state: State
@@ -90,6 +99,10 @@ class Finish:
     """Last result, as shown with the target: `ok` or an error code."""
     result: dict[str, object] | None = None
     error: dict[str, object] | None = None
+    is_progress: bool = False
+    """The attempt does not count: it read something, and there is more."""
+    read: tuple[AccountId, ...] = ()
+    rest_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +124,8 @@ class Budget:
     circuit_until: datetime | None = None
     circuit_failures: int = 0
     circuit_openings: int = 0
+    paused_at: datetime | None = None
+    """Since then nothing is granted, until somebody lets it go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +134,6 @@ class Grant:
 
     login: int
     background: int
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Requests the background may send without the part of logins: now, and at most ever."""
-
-    now: int
-    most: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,7 @@ class Reason(StrEnum):
     WALLET = "wallet"
     NO_ACCOUNTS = "no_accounts"
     PAUSED = "paused"
+    CANCELLED = "cancelled"
     OFF = "sync_off"
     TIMEOUT = "timeout"
     FAILED = "sync_failed"
@@ -165,11 +173,12 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """Where a run stands, and its error's code if it failed."""
+    """Where a run stands, its error's code if it failed, and the accounts it has read for those who wait."""
 
     run: int
     state: State
     error_code: str | None = None
+    read: frozenset[AccountId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

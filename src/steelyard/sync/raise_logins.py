@@ -1,10 +1,10 @@
 """Logins that come at the same moment are one question to the database: what is stored, and a sync for each."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import asyncpg
 import structlog
 
 from steelyard.core.clock import Clock
@@ -14,13 +14,17 @@ from steelyard.mirror.model import MirroredAccount
 from steelyard.mirror.store import load_accounts
 from steelyard.runtime.database import Database
 from steelyard.runtime.errors_out import report_error
-from steelyard.sync.model import Raised
+from steelyard.sync import store
+from steelyard.sync.model import Raised, Reason
 from steelyard.sync.raise_target import SyncRequest, raise_users
 
 _log = structlog.get_logger()
 
 WAITING_MAX = 20_000
 AT_ONCE = 1_000
+LOCK_WAIT_S = 0.3
+LAST_LOCK_WAIT_S = 1.5
+"""Of a login alone: what its deadline leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +43,23 @@ class _Waiting:
 
 @dataclass(slots=True)
 class LoginRaiser:
-    """Raises targets for logins. No timer: a batch is what arrived while the last one was written."""
+    """Raises targets for logins. No timer: a tenant's batch is what arrived while its last one was written.
+
+    Tenants are written beside each other, at most `writers` of them at once, so that one whose rows are locked makes
+    no other wait: a batch that meets a lock is cut in halves until only the locked ones are left.
+    """
 
     database: Database
     clock: Clock
     batches: int = 0
-    _waiting: dict[TenantId, list[_Waiting]] = field(default_factory=lambda: defaultdict(list))
+    _waiting: dict[TenantId, list[_Waiting]] = field(default_factory=dict)
     _count: int = 0
-    _writing: asyncio.Task[None] | None = None
+    _writing: dict[TenantId, asyncio.Task[None]] = field(default_factory=dict)
+    _turns: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Leave most of the pool to others."""
+        self._turns = asyncio.Semaphore(max(2, self.database.size // 4))
 
     async def ask(self, tenant: TenantId, request: SyncRequest) -> Asked:
         """Raise the user's target with all others that ask now. All requests are of one source, kind and priority.
@@ -58,29 +71,30 @@ class LoginRaiser:
         if self._count >= WAITING_MAX:
             raise Overloaded(queue="the queue of logins", limit=WAITING_MAX)
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
-        self._waiting[tenant].append(waiting)
+        self._waiting.setdefault(tenant, []).append(waiting)
         self._count += 1
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write(), name="sync.raise_logins")
+        if tenant not in self._writing:
+            task = asyncio.create_task(self._write(tenant), name="sync.raise_logins")
+            self._writing[tenant] = task
         return await waiting.told
 
     async def close(self) -> None:
         """End; who still waits is told nothing more."""
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
+        tasks = list(self._writing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _write(self) -> None:
+    async def _write(self, tenant: TenantId) -> None:
         try:
-            while self._waiting:
-                for tenant in list(self._waiting):
-                    await self._write_tenant(tenant, self._take(tenant))
+            while batch := self._take(tenant):
+                await self._write_some(tenant, batch)
         finally:
-            self._writing = None
+            self._writing.pop(tenant, None)
 
     def _take(self, tenant: TenantId) -> list[_Waiting]:
         """Take the first of each user; who logs in twice at once shares the run, in the next batch."""
-        everybody = self._waiting.pop(tenant)
+        everybody = self._waiting.pop(tenant, [])
         taken: dict[str, _Waiting] = {}
         left: list[_Waiting] = []
         for one in everybody:
@@ -95,29 +109,51 @@ class LoginRaiser:
         self._count -= len(everybody) - len(left)
         return list(taken.values())
 
-    async def _write_tenant(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
-        requests = [one.request for one in batch]
-        if not requests:
-            return
-        self.batches += 1
+    async def _write_some(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
         try:
-            async with self.database.unit_of_work(tenant) as uow:
-                users = [request.user for request in requests]
-                accounts = await load_accounts(uow, users, requests[0].provider)
-                raised = await raise_users(uow, requests, now=self.clock.now())
+            async with self._turns:
+                self.batches += 1
+                await self._raise(tenant, batch)
+        except asyncpg.LockNotAvailableError:
+            half = len(batch) // 2
+            if half:
+                await self._write_some(tenant, batch[:half])
+                await self._write_some(tenant, batch[half:])
+            else:
+                _log.warning("sync.login_locked", tenant=tenant)
+                await self._tell_stored(tenant, batch[0])
         except DatabaseUnavailable as error:
             _refuse(batch, error)
-            return
         # The edge of a background task: whatever it is, those who wait have to be told.
         except Exception as error:
             _log.error("sync.logins_not_raised", logins=len(batch), exc_info=error)
             report_error(error, task="sync")
             _refuse(batch, error)
-            return
+
+    async def _raise(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
+        requests = [one.request for one in batch]
+        async with self.database.unit_of_work(tenant) as uow:
+            await store.limit_lock_waits(uow, LOCK_WAIT_S if len(batch) > 1 else LAST_LOCK_WAIT_S)
+            users = [request.user for request in requests]
+            accounts = await load_accounts(uow, users, requests[0].provider)
+            raised = await raise_users(uow, requests, now=self.clock.now())
         for one, answer in zip(batch, raised, strict=True):
             own = accounts.get(one.request.user)
             if not one.told.done():
                 one.told.set_result(Asked(own[0] if own else None, answer))
+
+    async def _tell_stored(self, tenant: TenantId, one: _Waiting) -> None:
+        """Tell a login what is stored, though its sync could not be asked for."""
+        try:
+            async with self.database.unit_of_work(tenant) as uow:
+                request = one.request
+                accounts = await load_accounts(uow, [request.user], request.provider)
+        except DatabaseUnavailable as error:
+            _refuse([one], error)
+            return
+        own = accounts.get(request.user)
+        if not one.told.done():
+            one.told.set_result(Asked(own[0] if own else None, Raised(None, reason=Reason.TIMEOUT)))
 
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -14,13 +14,17 @@ from steelyard.sync.rules import COST_MAX, refusal_of
 
 @dataclass(frozen=True, slots=True)
 class SyncRequest:
-    """Who is to be synced, where, and how soon. `token_hash`: of a public token that may read the run."""
+    """Who is to be synced, where, and how soon. `token_hash`: of a public token that may read the run.
+
+    `waited_until`: when who asks gives up waiting; its priority is then worth no more than other requests'.
+    """
 
     user: UserId
     provider: str
     priority: Priority = Priority.MANUAL
     kind: str = BALANCES
     token_hash: bytes | None = None
+    waited_until: datetime | None = None
 
 
 async def raise_users(
@@ -30,7 +34,7 @@ async def raise_users(
 
     A target that is queued already is raised, never queued again: the requests share its run. One whose sync is in
     flight runs once more afterwards, because what is being read may be older than the request. Users who may not be
-    synced (unknown, inactive, WALLET, without accounts, paused) are refused with a reason and nothing is written.
+    synced (unknown, inactive, WALLET, without accounts, paused alone or with the whole source) are refused with a reason and nothing is written.
 
     Locks the targets until `uow` ends.
     """
@@ -40,7 +44,7 @@ async def raise_users(
     standings = await load_standings(uow, [r.user for r in requests], first.provider)
     refusals = {r.user: refusal_of(standings.get(r.user)) for r in requests}
     wanted = [
-        (r.user, min(standings[r.user][2], COST_MAX), r.token_hash)
+        (r.user, min(standings[r.user][2], COST_MAX), r.token_hash, r.waited_until)
         for r in sorted(requests, key=lambda request: request.user)
         if refusals[r.user] is None
     ]

@@ -18,7 +18,6 @@ from steelyard.sync.model import (
     Finish,
     Grant,
     Reason,
-    Room,
     State,
 )
 
@@ -35,9 +34,9 @@ CIRCUIT_OPEN_S: Final = 10.0
 CIRCUIT_OPEN_MAX_S: Final = 300.0
 BLOCK_MAX_S: Final = 3_600.0
 COST_MAX: Final = 1_000
+"""Requests a sync is known to take, at most, as the table allows."""
 CLOCKS_APART_S: Final = 1.0
 """How far the clocks of processes may differ; a moment further ahead came from a wrong one."""
-"""Requests one lease may send, as the table allows."""
 SHOWN_KINDS: Final = (
     BalanceKind.AVAILABLE,
     BalanceKind.USEABLE,
@@ -55,7 +54,7 @@ class Cadence:
 
     interval: timedelta | None
     targets: int
-    """Targets of the lane, and with them its load."""
+    """Requests that all targets of the lane take, and with them its load; counted a little beyond what it bears."""
 
 
 def share_of(*words: str) -> float:
@@ -73,9 +72,24 @@ def first_due(tenant: str, subject: str, interval: timedelta | None, *, now: dat
 
 def is_tiered(cadence: Cadence, budget: Budget) -> bool:
     """Whether the source cannot bear every target at the interval, so that activity decides."""
+    return cadence.interval is not None and cadence.targets > most_targets(cadence, budget)
+
+
+def most_targets(cadence: Cadence, budget: Budget) -> int:
+    """Return how many requests may be planned for one interval."""
     if cadence.interval is None:
-        return False
-    return cadence.targets > LOAD_MAX * budget.rate_per_s * cadence.interval.total_seconds()
+        return 0
+    return math.floor(LOAD_MAX * budget.rate_per_s * cadence.interval.total_seconds())
+
+
+def latest_due(cadence: Cadence, budget: Budget, *, now: datetime) -> datetime:
+    """Return the latest moment at which a target that rests may be due: what is later was planned by other settings."""
+    if cadence.interval is None:
+        return now + 2 * NEVER
+    longest = cadence.interval
+    if is_tiered(cadence, budget):
+        longest = max(longest, timedelta(days=1))
+    return now + longest * (1 + PERIOD_JITTER)
 
 
 def period_of(
@@ -103,27 +117,47 @@ def next_due(fetched: Fetched, period: timedelta, *, now: datetime) -> datetime:
 def plan_finish(fetched: Fetched, period: timedelta, *, now: datetime) -> Finish:
     """Decide what comes after an attempt: done, the same run once more soon, or failed until its next period.
 
-    Three attempts in all, after 1 s and 2 s or what the source asked for; never more than the error allows.
+    Three attempts in all, after 1 s and 2 s or what the source asked for; never more than the error allows. An attempt
+    that read something and was only granted too few requests is none of them: the run goes on with what is left.
     """
-    lease = fetched.lease
-    failure = fetched.failure or next(iter(fetched.problems), None)
-    cost = min(max(1, fetched.requests or lease.cost), COST_MAX)
-    result: dict[str, object] = {"accounts": len(fetched.balances), "requests": fetched.requests}
+    lease, problems = fetched.lease, fetched.problems
+    unfinished = next((one for one in problems if one.is_unfinished), None)
+    is_progress = fetched.failure is None and unfinished is not None and bool(fetched.balances)
+    failure = fetched.failure or unfinished or next(iter(problems), None)
+    rest_at = next_due(fetched, period, now=now)
+    finish = Finish(
+        lease,
+        State.COMPLETED,
+        rest_at,
+        cost_after(fetched, is_done=failure is None),
+        "ok",
+        {"accounts": len(fetched.balances), "requests": fetched.requests},
+        is_progress=is_progress,
+        read=fetched.read,
+        rest_at=rest_at,
+    )
     if failure is None:
-        due = next_due(fetched, period, now=now)
-        return Finish(lease, State.COMPLETED, due, cost, "ok", result)
+        return finish
+    if is_progress:
+        return replace(finish, state=State.RETRYING, due_at=now, word=failure.code)
     error: dict[str, object] = {
         "code": failure.code,
         "message": failure.message,
         "attempt": lease.attempts,
     }
-    if may_try_again(failure, lease.attempts):
-        wait_s = RETRY_DELAYS_S[min(lease.attempts, len(RETRY_DELAYS_S)) - 1]
-        wait_s = max(wait_s, min(failure.blocked_for_s or 0.0, BLOCK_MAX_S))
-        due = now + timedelta(seconds=wait_s)
-        return Finish(lease, State.RETRYING, due, cost, failure.code, result, error)
-    due = next_due(fetched, period, now=now)
-    return Finish(lease, State.FAILED, due, cost, failure.code, result, error)
+    finish = replace(finish, state=State.FAILED, word=failure.code, error=error)
+    if not may_try_again(failure, lease.attempts):
+        return finish
+    wait_s = RETRY_DELAYS_S[min(lease.attempts, len(RETRY_DELAYS_S)) - 1]
+    wait_s = max(wait_s, min(failure.blocked_for_s or 0.0, BLOCK_MAX_S))
+    return replace(finish, state=State.RETRYING, due_at=now + timedelta(seconds=wait_s))
+
+
+def cost_after(fetched: Fetched, *, is_done: bool) -> int:
+    """Return what a sync of the target is known to cost: what one took that read everything, else at least as before."""
+    lease, requests = fetched.lease, fetched.requests
+    is_whole = is_done and requests > 0 and not lease.read
+    return min(max(1, requests if is_whole else max(lease.cost, requests)), COST_MAX)
 
 
 def may_try_again(failure: Failure, attempts: int) -> bool:
@@ -169,36 +203,50 @@ def refill(budget: Budget, *, now: datetime) -> Budget:
 
 
 def grant_of(budget: Budget, in_flight: int, *, now: datetime) -> Grant:
-    """Return how many requests may be sent now, of a refilled budget.
+    """Return how many targets may be leased now, with one request each, of a refilled budget.
 
-    Tokens, the day and the slots (one per lease) each limit it; of each, `login_share` is kept for logins. While the circuit is open
-    nothing is granted; when its time is over, one request is, and its outcome decides.
+    Tokens, the day and the slots (one per lease) each limit it; of each, `login_share` is kept for logins. While it is
+    paused, blocked or its circuit is open nothing is granted; when a circuit's time is over, one request is, and its
+    outcome decides.
     """
-    if budget.blocked_until is not None and now < budget.blocked_until:
+    if is_stopped(budget, now=now):
         return Grant(0, 0)
     if budget.circuit is not Circuit.CLOSED:
         is_over = budget.circuit_until is None or now >= budget.circuit_until
         may_probe = is_over and in_flight == 0 and budget.tokens >= 1
         return Grant(1, 1) if may_probe else Grant(0, 0)
     slots = budget.in_flight_max - in_flight
-    login = min(math.floor(budget.tokens), slots)
-    background = min(
-        room_of(budget).now, slots - math.floor(budget.login_share * budget.in_flight_max)
-    )
-    if budget.daily_limit is not None:
-        login = min(login, budget.daily_limit - budget.daily_used)
-    login = max(0, login)
-    return Grant(login, max(0, min(login, background)))
+    kept = math.floor(budget.login_share * budget.in_flight_max)
+    free = requests_of(budget)
+    login = max(0, min(free.login, slots))
+    return Grant(login, max(0, min(login, free.background, slots - kept)))
 
 
-def room_of(budget: Budget) -> Room:
-    """Return what tokens and day leave to the background; what is kept for logins is not in it."""
+def permits_of(budget: Budget, *, now: datetime) -> Grant | None:
+    """Return how many further requests those in flight may send now; None: they have to end, the source is not asked."""
+    if is_stopped(budget, now=now) or budget.circuit is Circuit.OPEN:
+        return None
+    free = requests_of(budget)
+    if budget.daily_limit is not None and budget.daily_used >= budget.daily_limit:
+        return None
+    return free
+
+
+def is_stopped(budget: Budget, *, now: datetime) -> bool:
+    """Whether somebody paused the source, or it asked us to wait."""
+    is_blocked = budget.blocked_until is not None and now < budget.blocked_until
+    return is_blocked or budget.paused_at is not None
+
+
+def requests_of(budget: Budget) -> Grant:
+    """Return what tokens and day leave; what is kept for logins is not left to others."""
     kept = math.floor(budget.login_share * budget.burst)
-    now, most = math.floor(budget.tokens - kept), math.floor(budget.burst - kept)
+    login, background = math.floor(budget.tokens), math.floor(budget.tokens - kept)
     if budget.daily_limit is not None:
-        daily = budget.daily_limit - math.floor(budget.login_share * budget.daily_limit)
-        now, most = min(now, daily - budget.daily_used), min(most, daily)
-    return Room(now, most)
+        left = budget.daily_limit - budget.daily_used
+        login = min(login, left)
+        background = min(background, left - math.floor(budget.login_share * budget.daily_limit))
+    return Grant(max(0, login), max(0, min(login, background)))
 
 
 def spend(budget: Budget, requests: int) -> Budget:

@@ -1,12 +1,13 @@
-"""The worker: leases, fetches outside any unit of work, and writes what came back many at a time."""
+"""The worker: leases, fetches outside any unit of work, and hands what came back to be written."""
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
+import asyncpg
 import structlog
 
 from steelyard.core.clock import Clock
@@ -18,24 +19,30 @@ from steelyard.providers.contract import Provider
 from steelyard.runtime.database import Database
 from steelyard.runtime.errors_out import report_error
 from steelyard.sync import store
-from steelyard.sync.fetch_balances import fetch_balances
-from steelyard.sync.lease_targets import Taker, lease_lane
+from steelyard.sync.fetch_balances import Asking, fetch_balances
+from steelyard.sync.figures import SyncFigures
+from steelyard.sync.keep_cadence import Cadences
+from steelyard.sync.lease_targets import Taken, Taker, lease_lane
 from steelyard.sync.model import Failure, Fetched, Finish, Grant, Lane, Lease, RunState, State
-from steelyard.sync.recover import free_lost_leases
-from steelyard.sync.rules import Cadence
+from steelyard.sync.recover import free_lost_leases, give_back, lower_unwaited
+from steelyard.sync.take_permits import Permits
 from steelyard.sync.wait_for_runs import RunWaiter
+from steelyard.sync.write_queue import WRITTEN_AT_ONCE, WriteQueue
 from steelyard.sync.write_results import ResultWriter
 
 _log = structlog.get_logger()
 
-WRITTEN_AT_ONCE = 500
-COUNT_EVERY_S = 60.0
 PAUSE_MIN_S = 0.05
+LOCK_WAIT_S = 0.1
+GIVE_BACK_S = 2.0
 TOO_LATE = Failure(
     code="worker_late",
     message="the worker came to it when too little of its lease was left; the source was not asked",
     may_retry=True,
 )
+
+Place = tuple[TenantId, str]
+__all__ = ["WRITTEN_AT_ONCE", "SyncWorker", "WorkerPlan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,10 @@ class WorkerPlan:
         interval: Between two syncs of a target; None: only when asked for.
         look_every_s: Longest a due target waits for a free worker to look.
         fetch_deadline_s: For all requests of one target, at most: they end `write_s` before the lease does.
+        request_s: For one request, at most, so that a source that hangs gives its slots back.
         write_s: What is left of a lease for writing.
-        slots: Targets in flight in this process; `login_slots` of them are kept for logins.
+        slots: Targets in flight in this process; `login_slots` of them are kept for logins, and a source gets
+            at most three quarters, so that one that hangs leaves some to others.
         login_slots: See `slots`.
     """
 
@@ -56,9 +65,10 @@ class WorkerPlan:
     interval: timedelta | None = timedelta(minutes=5)
     look_every_s: float = 1.0
     fetch_deadline_s: float = 20.0
+    request_s: float = 10.0
     write_s: float = 10.0
-    slots: int = 64
-    login_slots: int = 4
+    slots: int = 128
+    login_slots: int = 8
 
 
 @dataclass(slots=True)
@@ -72,21 +82,41 @@ class SyncWorker:
     plan: WorkerPlan
     waiter: RunWaiter | None = None
     """Of this process: hears of ends at once."""
-    late: int = 0
-    """Results that came after their lease and were refused."""
     before_turn: Callable[[], Awaitable[None]] | None = None
     """Done at least every `look_every_s`: tenants that are new get their budgets."""
-    failed_turns: int = 0
-    lost: int = 0
-    """Results that could not be written; their leases run out and they are fetched again."""
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
-    _ready: list[Fetched] = field(default_factory=list)
+    figures: SyncFigures = field(default_factory=SyncFigures)
+    cadences: Cadences = field(init=False)
+    permits: Permits = field(init=False)
+    results: WriteQueue = field(init=False)
+    _under_way: dict[asyncio.Task[None], Lease] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _writing: asyncio.Task[None] | None = None
-    _cadences: dict[tuple[TenantId, str], tuple[Cadence, float]] = field(default_factory=dict)
     _freed_s: float | None = None
+    _stuck: dict[Place, float] = field(default_factory=dict)
+    """Sources whose budget somebody keeps locked, and until when nobody waits for it."""
+    _served_last: Place | None = None
     _is_full: bool = False
     _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        """Put its parts together."""
+        self.cadences = Cadences(self.database, self.clock, self.plan.interval)
+        self.permits = Permits(self.database, self.clock)
+        self.results = WriteQueue(self.writer, self.cadences.of, self._tell, self.figures)
+
+    @property
+    def late(self) -> int:
+        """Results that came after their lease and were refused."""
+        return self.figures.late
+
+    @property
+    def lost(self) -> int:
+        """Results that could not be written."""
+        return self.figures.lost
+
+    @property
+    def failed_turns(self) -> int:
+        """Turns that ended in something unexpected."""
+        return self.figures.failed_turns
 
     def wake(self) -> None:
         """Look at once: something was asked for."""
@@ -103,7 +133,7 @@ class SyncWorker:
                 pause_s = self.plan.look_every_s
             # The edge of a background task: one turn's failure must not end the worker.
             except Exception as error:
-                self.failed_turns += 1
+                self.figures.failed_turns += 1
                 _log.error("sync.turn_failed", worker=self.plan.name, exc_info=error)
                 report_error(error, task="sync")
                 pause_s = self.plan.look_every_s
@@ -119,49 +149,109 @@ class SyncWorker:
 
     async def drain(self) -> None:
         """Wait until everything under way is fetched, or given up by its deadline, and written."""
-        while self._under_way or self._writing is not None:
-            tasks = {*self._under_way, *([self._writing] if self._writing else ())}
+        while tasks := [*self._under_way, *self.results.tasks]:
             await asyncio.wait(tasks)
 
     async def abandon(self) -> None:
-        """Give up what is under way; the leases run out and others take its targets."""
-        tasks = {*self._under_way, *([self._writing] if self._writing else ())}
+        """Give up what is under way and give its leases back, so that others take its targets at once."""
+        leases = [*self._under_way.values(), *self.results.leases()]
+        tasks = [*self._under_way, *self.results.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.permits.close()
+        await self.cadences.close()
+        if not leases:
+            return
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                returned = await give_back(self.database, leases, self.clock)
+        except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError) as error:
+            _log.warning("sync.not_given_back", leases=len(leases), reason=str(error))
+        else:
+            _log.info("sync.given_back", worker=self.plan.name, leases=returned)
+
+    @property
+    def busy(self) -> int:
+        """Targets in flight, and results that are not written yet."""
+        return len(self._under_way) + self.results.size
 
     async def turn(self) -> float:
-        """Lease what is due and granted, and begin fetching it. Returns seconds until it is worth looking again."""
-        await self._free_lost()
-        pause_s = self.plan.look_every_s
+        """Lease what is due and granted, and begin fetching it. Returns seconds until it is worth looking again.
+
+        Sources with logins come first, and each turn begins after the one that was served last. Each gets an even
+        part of the free slots. A source whose budget is locked is asked again after all others.
+        """
+        await self._tend()
         lanes = await store.list_lanes(
             self.database, list(self.providers), count=0, now=self.clock.now()
         )
-        lease_s = self.plan.fetch_deadline_s + self.plan.write_s
-        taker = Taker(self.plan.name, lease_s, self.clock)
-        for lane in lanes:
-            free = self.plan.slots - len(self._under_way)
-            self._is_full = free <= 0
-            if self._is_full:
+        pause_s, locked = self.plan.look_every_s, []
+        for left, lane in self._in_turn(lanes):
+            taken = await self._serve(lane, left, lock_wait_s=0)
+            if taken is None:
                 return pause_s  # woken by the first that ends
-            slots = Grant(free, max(0, free - self.plan.login_slots))
-            taken = await lease_lane(self.database, lane, taker, slots=slots)
-            if taken.leases:
-                await self._begin(lane, taken.leases)
-            if taken.is_limited:
+            if taken.is_locked:
+                locked.append(lane)
+            elif taken.is_limited:
                 pause_s = min(pause_s, max(PAUSE_MIN_S, 1.0 / taken.rate_per_s))
+        for lane in locked:
+            pause_s = min(pause_s, PAUSE_MIN_S)
+            place, now_s = (lane.tenant, lane.provider), self.clock.monotonic_s()
+            if self._stuck.get(place, now_s) > now_s:
+                continue
+            taken = await self._serve(lane, 1, lock_wait_s=LOCK_WAIT_S)
+            if taken is not None and taken.is_locked:
+                self._stuck[place] = self.clock.monotonic_s() + 1.0
         return pause_s
 
-    async def _free_lost(self) -> None:
+    def _in_turn(self, lanes: Sequence[Lane]) -> Iterator[tuple[int, Lane]]:
+        """Return the lanes in the order they are served, each with how many are left, itself included."""
+        last = self._served_last
+        after = [lane for lane in lanes if last is None or (lane.tenant, lane.provider) > last]
+        rotated = [*after, *(lane for lane in lanes if lane not in after)]
+        ordered = sorted(rotated, key=lambda lane: lane.priority_due == 0)
+        return ((len(ordered) - at, lane) for at, lane in enumerate(ordered))
+
+    async def _serve(self, lane: Lane, left: int, *, lock_wait_s: float) -> Taken | None:
+        """Lease for one lane within its part of the free slots. None: there are none."""
+        place = (lane.tenant, lane.provider)
+        free = self.plan.slots - self.busy
+        self._is_full = free <= 0
+        if self._is_full:
+            return None
+        slots = self._slots_of(place, free, left)
+        taker = Taker(self.plan.name, self.plan.fetch_deadline_s + self.plan.write_s, self.clock)
+        taken = await lease_lane(self.database, lane, taker, slots=slots, lock_wait_s=lock_wait_s)
+        if taken.leases:
+            self._served_last = place
+            await self._begin(lane, taken.leases)
+        if len(taken.leases) >= slots.login:
+            self._is_full = True  # cut off: the first that ends makes room
+            if left > 1:
+                self.wake()
+        return taken
+
+    def _slots_of(self, place: Place, free: int, left: int) -> Grant:
+        """Return the targets a lane may have of those free: an even part, and never all there are."""
+        own = sum((lease.tenant, lease.provider) == place for lease in self._under_way.values())
+        most = max(1, self.plan.slots - self.plan.slots // 4)
+        login = min(-(-free // left), max(0, most - own))
+        background = max(0, min(login, free - self.plan.login_slots))
+        return Grant(login, 0 if self.permits.is_waited_for(place) else background)
+
+    async def _tend(self) -> None:
+        """Now and then: budgets of new tenants, leases that ran out, and logins that nobody waits for."""
         now_s = self.clock.monotonic_s()
         if self._freed_s is None or now_s - self._freed_s >= self.plan.look_every_s:
             if self.before_turn is not None:
                 await self.before_turn()
-            await free_lost_leases(self.database, self.clock)
+            self.figures.leases_lost += await free_lost_leases(self.database, self.clock)
+            await lower_unwaited(self.database, self.clock)
             self._freed_s = now_s
 
     async def _begin(self, lane: Lane, leases: Sequence[Lease]) -> None:
-        await self._keep_cadence(lane)
+        self.cadences.refresh((lane.tenant, lane.provider))
         async with self.database.unit_of_work(lane.tenant) as uow:
             users = [lease.subject for lease in leases]
             accounts = await load_accounts(uow, users, lane.provider)
@@ -169,90 +259,49 @@ class SyncWorker:
             task = asyncio.create_task(
                 self._fetch(lease, accounts.get(lease.subject, [])), name="sync.fetch"
             )
-            self._under_way.add(task)
+            self._under_way[task] = lease
             task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        self._under_way.pop(task, None)
         if self._is_full:
             self._wake.set()
 
     async def _fetch(self, lease: Lease, accounts: Sequence[MirroredAccount]) -> None:
         if not accounts:
-            self._hand_over(Fetched(lease, is_ineligible=True))
+            self.results.put(Fetched(lease, is_ineligible=True))
             return
         provider = self.providers[lease.provider]
         left_s = (lease.until - self.clock.now()).total_seconds() - self.plan.write_s
         deadline_s = min(self.plan.fetch_deadline_s, left_s)
         if deadline_s <= 0:
-            self._hand_over(Fetched(lease, failure=TOO_LATE))
+            self.results.put(Fetched(lease, failure=TOO_LATE))
             return
         try:
-            fetched = await fetch_balances(provider, lease, accounts, deadline_s=deadline_s)
+            asking = Asking(deadline_s, self.plan.request_s, partial(self.permits.take, lease))
+            fetched = await fetch_balances(provider, lease, accounts, asking)
         # The edge to code of third parties: one that breaks its contract must not keep a lease or end the worker.
         except Exception as error:
             _log.error("sync.provider_broke_contract", provider=lease.provider, exc_info=error)
             broken = Failure("provider_unclassified", f"{lease.provider} failed unexpectedly", True)
             fetched = Fetched(lease, failure=broken, requests=1)
-        self._hand_over(fetched)
-
-    def _hand_over(self, fetched: Fetched) -> None:
-        self._ready.append(fetched)
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write(), name="sync.write")
-
-    async def _write(self) -> None:
-        """Write what is ready; what gets ready meanwhile is the next batch."""
-        try:
-            while self._ready:
-                batch, self._ready = self._ready[:WRITTEN_AT_ONCE], self._ready[WRITTEN_AT_ONCE:]
-                by_tenant: dict[TenantId, list[Fetched]] = defaultdict(list)
-                for one in batch:
-                    by_tenant[one.lease.tenant].append(one)
-                for tenant, results in by_tenant.items():
-                    await self._write_tenant(tenant, results)
-        finally:
-            self._writing = None
-
-    async def _write_tenant(self, tenant: TenantId, results: Sequence[Fetched]) -> None:
-        cadences = {
-            one.lease.provider: self._cadence(tenant, one.lease.provider) for one in results
-        }
-        try:
-            accepted = await self.writer.write(tenant, results, cadences)
-        except DatabaseUnavailable as error:
-            self.lost += len(results)
-            _log.warning("sync.not_written", results=len(results), reason=str(error))
-            return
-        # The edge of a background task: the results of other tenants still have to be written.
-        except Exception as error:
-            self.lost += len(results)
-            _log.error("sync.not_written", results=len(results), exc_info=error)
-            report_error(error, task="sync")
-            return
-        self.late += sum(not one.is_ineligible for one in results) - len(accepted)
-        self._tell(tenant, accepted)
+        self.results.put(fetched)
 
     def _tell(self, tenant: TenantId, accepted: Sequence[Finish]) -> None:
         for one in accepted:
-            if one.state is not State.COMPLETED:
+            self.figures.finished[one.state] += 1
+            if one.state is not State.COMPLETED and not one.is_progress:
                 _log.info("sync.failed", run=one.lease.run, state=one.state, code=one.word)
+        if self._is_full:
+            self._wake.set()
         if self.waiter is not None:
             states = [
-                RunState(one.lease.run, one.state, str(one.error["code"]) if one.error else None)
+                RunState(
+                    one.lease.run,
+                    one.state,
+                    str(one.error["code"]) if one.error else None,
+                    frozenset(one.read),
+                )
                 for one in accepted
             ]
             self.waiter.tell(tenant, states)
-
-    def _cadence(self, tenant: TenantId, provider: str) -> Cadence:
-        known = self._cadences.get((tenant, provider))
-        return Cadence(self.plan.interval, 0) if known is None else known[0]
-
-    async def _keep_cadence(self, lane: Lane) -> None:
-        """Count the lane's targets now and then: whether its source bears them all at one interval."""
-        place, now_s = (lane.tenant, lane.provider), self.clock.monotonic_s()
-        if place in self._cadences and now_s - self._cadences[place][1] < COUNT_EVERY_S:
-            return
-        async with self.database.unit_of_work(lane.tenant) as uow:
-            targets = await store.count_targets(uow, lane.provider)
-        self._cadences[place] = (Cadence(self.plan.interval, targets), now_s)

@@ -19,7 +19,7 @@ from steelyard.runtime.database import Database
 from steelyard.runtime.settings import Settings
 from steelyard.sync.model import Budget, Circuit
 from steelyard.sync.open_sync import CORE_BANK, BalanceSync
-from steelyard.sync.store import find_budget
+from steelyard.sync.store.budgets import find_budget
 
 FRESH_PERIODS: Final = 2
 """A balance is fresh for so many periods after it was read: one may fail."""

@@ -11,7 +11,9 @@ from steelyard.runtime.database import Database, UnitOfWork
 from steelyard.sync import store
 from steelyard.sync.model import Budget, Fetched, Finish
 from steelyard.sync.rules import NEVER, Cadence, after_results, period_of, plan_finish
+from steelyard.sync.store.budgets import find_budget, lock_budget, save_budget
 
+LOCK_WAIT_S = 1.0
 INELIGIBLE = {
     "code": "not_synced",
     "message": "the user is inactive, a WALLET user, or has no account there any more",
@@ -39,8 +41,11 @@ class ResultWriter:
             cadences: How often targets are due, by source.
         Returns:
             What was accepted.
+        Raises:
+            asyncpg.LockNotAvailableError: Somebody kept a row locked for more than 1 s; nothing was written.
         """
         async with self.database.unit_of_work(tenant) as uow:
+            await store.limit_lock_waits(uow, LOCK_WAIT_S)
             now = self.clock.now()
             gone = [one.lease for one in results if one.is_ineligible]
             if gone:
@@ -65,7 +70,7 @@ class ResultWriter:
         self, uow: UnitOfWork, results: Sequence[Fetched]
     ) -> dict[str, Budget | None]:
         providers = sorted({one.lease.provider for one in results})
-        return {provider: await store.find_budget(uow, provider) for provider in providers}
+        return {provider: await find_budget(uow, provider) for provider in providers}
 
     async def _judge_sources(
         self, uow: UnitOfWork, results: Sequence[Fetched], budgets: Mapping[str, Budget | None]
@@ -75,9 +80,9 @@ class ResultWriter:
             theirs = [one for one in results if one.lease.provider == provider]
             if known is None or after_results(known, theirs, now=self.clock.now()) == known:
                 continue  # as well as before: nobody has to wait for the row
-            if (budget := await store.lock_budget(uow, provider)) is not None:
+            if (budget := await lock_budget(uow, provider)) is not None:
                 judged = after_results(budget, theirs, now=self.clock.now())
-                await store.save_budget(uow, provider, judged)
+                await save_budget(uow, provider, judged)
 
 
 def _finish_of(

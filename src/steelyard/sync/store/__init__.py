@@ -1,48 +1,22 @@
-"""All SQL of targets, runs and budgets."""
+"""All SQL of targets and runs; that of budgets and of what operators do is beside it."""
 
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-import asyncpg
-
-from steelyard.core.ids import TenantId, UserId
+from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.runtime.database import Database, UnitOfWork
 from steelyard.sync.model import (
-    Budget,
-    Circuit,
     Finish,
     Grant,
     Lane,
     Lease,
     Priority,
-    Room,
     RunState,
     State,
 )
 from steelyard.sync.rules import ATTEMPTS_MAX
 
-_BUDGET = """
-    SELECT rate_per_s, burst, tokens, refilled_at, in_flight_max, daily_on, login_share, daily_limit, daily_used,
-           blocked_until, circuit, circuit_until, circuit_failures, circuit_openings
-      FROM steelyard.provider_budget WHERE tenant_id = $1 AND provider = $2
-"""
-_SAVE_BUDGET = """
-    UPDATE steelyard.provider_budget
-       SET tokens = $3, refilled_at = $4, daily_on = $5, daily_used = $6, blocked_until = $7, circuit = $8,
-           circuit_until = $9, circuit_failures = $10, circuit_openings = $11
-     WHERE tenant_id = $1 AND provider = $2
-"""
-_SET_LIMITS = """
-    INSERT INTO steelyard.provider_budget AS b (tenant_id, provider, rate_per_s, burst, tokens, refilled_at,
-        in_flight_max, daily_on, login_share, daily_limit)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-    ON CONFLICT (tenant_id, provider) DO UPDATE
-       SET rate_per_s = excluded.rate_per_s, burst = excluded.burst, tokens = least(b.tokens, excluded.burst),
-           in_flight_max = excluded.in_flight_max, login_share = excluded.login_share, daily_limit = excluded.daily_limit
-     WHERE (b.rate_per_s, b.burst, b.in_flight_max, b.login_share, b.daily_limit) IS DISTINCT FROM
-           (excluded.rate_per_s, excluded.burst, excluded.in_flight_max, excluded.login_share, excluded.daily_limit)
-"""
 _ADD_TARGETS = """
     INSERT INTO steelyard.sync_target AS t (tenant_id, kind, subject, provider, cost, due_at)
     SELECT $1, $2, u.subject, $3, u.cost, u.due_at FROM unnest($4::text[], $5::int[], $6::timestamptz[])
@@ -50,24 +24,39 @@ _ADD_TARGETS = """
     ON CONFLICT (tenant_id, kind, subject) DO UPDATE SET cost = excluded.cost WHERE t.cost <> excluded.cost
 """
 _LOWER = """
-    WITH abandoned AS MATERIALIZED (
-        SELECT t.kind, t.subject, r.id FROM steelyard.run r
-          JOIN steelyard.sync_target t ON t.tenant_id = $1 AND t.kind = r.kind AND t.subject = r.subject
-         WHERE r.tenant_id = $1 AND r.id = ANY ($2) ORDER BY t.kind, t.subject FOR NO KEY UPDATE OF t)
+    WITH unwaited AS MATERIALIZED (
+        SELECT t.kind, t.subject FROM steelyard.sync_target t WHERE t.tenant_id = $1 AND t.waited_until <= $2
+         ORDER BY t.kind, t.subject LIMIT 10000 FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE steelyard.sync_target t
-       SET priority = CASE WHEN t.run_id = a.id THEN least(t.priority, $3) ELSE t.priority END,
-           again_priority = CASE WHEN t.again_run_id = a.id THEN least(t.again_priority, $3) ELSE t.again_priority END
-      FROM abandoned a
-     WHERE t.tenant_id = $1 AND t.kind = a.kind AND t.subject = a.subject
-       AND (t.run_id = a.id AND t.priority > $3 OR t.again_run_id = a.id AND t.again_priority > $3)
+       SET priority = CASE WHEN t.priority >= $3 THEN greatest(t.asked_priority, $4) ELSE t.priority END,
+           again_priority = CASE WHEN t.again_priority >= $3 THEN greatest(t.again_asked_priority, $4) ELSE t.again_priority END,
+           waited_until = NULL
+      FROM unwaited u WHERE t.tenant_id = $1 AND t.kind = u.kind AND t.subject = u.subject
 """
 _REMOVE = """
     WITH removed AS (
         DELETE FROM steelyard.sync_target t USING unnest($2::text[], $3::text[], $4::bigint[]) AS u (kind, subject, token)
          WHERE t.tenant_id = $1 AND t.kind = u.kind AND t.subject = u.subject AND t.lease_token = u.token AND t.lease_until > $5
-        RETURNING t.run_id, t.again_run_id)
+        RETURNING t.kind, t.subject, t.provider, t.run_id, t.again_run_id),
+    noted AS (
+        INSERT INTO steelyard.sync_removed (tenant_id, provider, kind, subject, removed_at)
+        SELECT $1, d.provider, d.kind, d.subject, $5 FROM removed d ON CONFLICT DO NOTHING)
     UPDATE steelyard.run r SET state = 'cancelled', finished_at = $5, error = $6::json FROM removed d
      WHERE r.tenant_id = $1 AND r.id IN (d.run_id, d.again_run_id)
+"""
+_GIVE_BACK = """
+    WITH held AS MATERIALIZED (
+        SELECT t.kind, t.subject, t.run_id FROM steelyard.sync_target t
+          JOIN unnest($2::text[], $3::text[], $4::bigint[]) AS u (kind, subject, token)
+            ON t.kind = u.kind AND t.subject = u.subject AND t.lease_token = u.token
+         WHERE t.tenant_id = $1 AND t.lease_until > $5
+         ORDER BY t.kind, t.subject FOR NO KEY UPDATE OF t),
+    freed AS (
+        UPDATE steelyard.sync_target t SET lease_until = NULL, leased_by = NULL, due_at = $5, lease_token = t.lease_token + 1,
+               attempts = greatest(t.attempts - 1, 0)
+          FROM held h WHERE t.tenant_id = $1 AND t.kind = h.kind AND t.subject = h.subject)
+    UPDATE steelyard.run r SET state = 'retrying' FROM held h
+     WHERE r.tenant_id = $1 AND r.id = h.run_id AND r.state = 'running'
 """
 _RECOVER = """
     WITH lost AS MATERIALIZED (
@@ -83,55 +72,11 @@ _RECOVER = """
 """
 
 
-async def find_budget(uow: UnitOfWork, provider: str) -> Budget | None:
-    """Return the tenant's budget at a source, as it is at this moment."""
-    row = await uow.fetchrow(_BUDGET, uow.tenant, provider)
-    return None if row is None else _budget_of(row)
-
-
-async def lock_budget(uow: UnitOfWork, provider: str) -> Budget | None:
-    """Return the tenant's budget at a source, its row locked until `uow` ends; None where it has none."""
-    row = await uow.fetchrow(_BUDGET + "FOR NO KEY UPDATE", uow.tenant, provider)
-    return None if row is None else _budget_of(row)
-
-
-async def save_budget(uow: UnitOfWork, provider: str, budget: Budget) -> None:
-    """Write what changed of a budget that was locked; its limits stay."""
-    await uow.execute(
-        _SAVE_BUDGET,
-        uow.tenant,
-        provider,
-        budget.tokens,
-        budget.refilled_at,
-        budget.daily_on,
-        budget.daily_used,
-        budget.blocked_until,
-        budget.circuit,
-        budget.circuit_until,
-        budget.circuit_failures,
-        budget.circuit_openings,
+async def limit_lock_waits(uow: UnitOfWork, wait_s: float) -> None:
+    """Let nothing in `uow` wait longer than this for a lock: `asyncpg.LockNotAvailableError` then ends it."""
+    await uow.fetchval(
+        "SELECT set_config('lock_timeout', $1, true)", f"{max(1, round(wait_s * 1000))}ms"
     )
-
-
-async def set_limits(uow: UnitOfWork, provider: str, budget: Budget) -> None:
-    """Give the tenant a budget at a source, or its budget other limits; tokens are never added by it."""
-    await uow.execute(
-        _SET_LIMITS,
-        uow.tenant,
-        provider,
-        budget.rate_per_s,
-        budget.burst,
-        budget.tokens,
-        budget.refilled_at,
-        budget.in_flight_max,
-        budget.daily_on,
-        budget.login_share,
-        budget.daily_limit,
-    )
-
-
-def _budget_of(row: asyncpg.Record) -> Budget:
-    return Budget(**{**dict(row), "circuit": Circuit(row["circuit"])})
 
 
 async def count_in_flight(uow: UnitOfWork, provider: str, *, now: datetime) -> int:
@@ -147,14 +92,18 @@ async def count_in_flight(uow: UnitOfWork, provider: str, *, now: datetime) -> i
     )
 
 
-async def count_targets(uow: UnitOfWork, provider: str) -> int:
-    """Return how many requests one sync of every target of the tenant at a source takes."""
+async def count_targets(uow: UnitOfWork, provider: str, *, most: int) -> int:
+    """Return how many requests one sync of the tenant's targets at a source takes, of the first `most` targets.
+
+    Each takes at least one, so an answer below `most` is that of all of them.
+    """
     return int(
         await uow.fetchval(
-            "SELECT coalesce(sum(cost), 0)::bigint FROM steelyard.sync_target "
-            "WHERE tenant_id = $1 AND provider = $2 AND NOT is_paused",
+            "SELECT coalesce(sum(t.cost), 0)::bigint FROM (SELECT cost FROM steelyard.sync_target "
+            "WHERE tenant_id = $1 AND provider = $2 AND NOT is_paused LIMIT $3) t",
             uow.tenant,
             provider,
+            most,
         )
     )
 
@@ -163,7 +112,6 @@ async def lease_targets(
     uow: UnitOfWork,
     lane: Lane,
     grant: Grant,
-    room: Room,
     *,
     worker: str,
     lease_s: float,
@@ -171,7 +119,7 @@ async def lease_targets(
 ) -> list[Lease]:
     """Lease due targets, as many as granted; each lease writes its run."""
     rows = await uow.fetch(
-        "SELECT * FROM steelyard.lease_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "SELECT * FROM steelyard.lease_targets($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         now,
         uow.tenant,
         lane.provider,
@@ -181,8 +129,6 @@ async def lease_targets(
         grant.background,
         Priority.LOGIN,
         ATTEMPTS_MAX,
-        room.now,
-        room.most,
     )
     return [
         Lease(
@@ -197,6 +143,7 @@ async def lease_targets(
             attempts=row["attempts"],
             run=row["run_id"],
             last_login_at=row["last_login_at"],
+            read=frozenset(map(AccountId, row["read_accounts"])),
         )
         for row in rows
     ]
@@ -207,7 +154,7 @@ async def finish_targets(
 ) -> list[Finish]:
     """End leases and tell their runs. Returns those whose lease still held; of the others nothing is written."""
     accepted = await uow.fetchval(
-        "SELECT steelyard.finish_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "SELECT steelyard.finish_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         now,
         uow.tenant,
         [one.lease.kind for one in finishes],
@@ -219,6 +166,9 @@ async def finish_targets(
         [one.word for one in finishes],
         [None if one.result is None else json.dumps(one.result) for one in finishes],
         [None if one.error is None else json.dumps(one.error) for one in finishes],
+        [one.is_progress for one in finishes],
+        ["{" + ",".join(map(str, one.read)) + "}" for one in finishes],
+        [one.rest_at or one.due_at for one in finishes],
     )
     return [finishes[position - 1] for position in accepted]
 
@@ -266,21 +216,21 @@ async def raise_targets(
     uow: UnitOfWork,
     kind: str,
     provider: str,
-    wanted: Sequence[tuple[UserId, int, bytes | None]],
+    wanted: Sequence[tuple[UserId, int, bytes | None, datetime | None]],
     *,
     priority: int,
     now: datetime,
 ) -> dict[UserId, tuple[int | None, bool, bool]]:
-    """Make targets (user, requests a sync takes, hash of a public token) due now, at least at `priority`.
+    """Make targets due now, at least at `priority`: user, requests a sync takes, hash of a public token, waited until.
 
     Returns:
         Per user: the run that will serve it, whether nobody had asked for it, whether the target is paused.
     """
-    users, costs, hashes = (
-        ([list(c) for c in zip(*wanted, strict=True)]) if wanted else ([], [], [])
+    users, costs, hashes, untils = (
+        ([list(c) for c in zip(*wanted, strict=True)]) if wanted else ([], [], [], [])
     )
     rows = await uow.fetch(
-        "SELECT * FROM steelyard.raise_targets($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "SELECT * FROM steelyard.raise_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         now,
         uow.tenant,
         kind,
@@ -290,6 +240,7 @@ async def raise_targets(
         priority,
         Priority.LOGIN,
         hashes,
+        untils,
     )
     return {
         UserId(row["r_subject"]): (row["r_run_id"], bool(row["r_is_new"]), row["r_is_paused"])
@@ -297,19 +248,31 @@ async def raise_targets(
     }
 
 
-async def lower_waited(uow: UnitOfWork, runs: Sequence[int]) -> None:
-    """Let targets whose login nobody waits for any more stand behind the logins that somebody does."""
-    await uow.execute(_LOWER, uow.tenant, list(runs), Priority.WAITED)
+async def lower_waited(uow: UnitOfWork, *, now: datetime) -> int:
+    """Let targets that nobody waits for any more make way, to what else was asked for them. Returns how many.
+
+    Those somebody else has locked at this moment stay as they are, until the next call.
+    """
+    tag = await uow.execute(_LOWER, uow.tenant, now, Priority.LOGIN, Priority.WAITED)
+    return int(tag.rpartition(" ")[2])
 
 
 async def load_run_states(uow: UnitOfWork, runs: Sequence[int]) -> list[RunState]:
     """Return where runs stand."""
     rows = await uow.fetch(
-        "SELECT id, state, error ->> 'code' AS code FROM steelyard.run WHERE tenant_id = $1 AND id = ANY ($2)",
+        "SELECT id, state, error ->> 'code' AS code, read_accounts FROM steelyard.run WHERE tenant_id = $1 AND id = ANY ($2)",
         uow.tenant,
         list(runs),
     )
-    return [RunState(row["id"], State(row["state"]), row["code"]) for row in rows]
+    return [
+        RunState(
+            row["id"],
+            State(row["state"]),
+            row["code"],
+            frozenset(map(AccountId, row["read_accounts"])),
+        )
+        for row in rows
+    ]
 
 
 async def list_lanes(
@@ -360,3 +323,22 @@ async def free_lost_leases(
         json.dumps(error),
     )
     return int(tag.rpartition(" ")[2])
+
+
+async def give_back(uow: UnitOfWork, leases: Sequence[Lease], *, now: datetime) -> int:
+    """End leases that still hold, without an outcome: the attempt does not count. Returns how many."""
+    tag = await uow.execute(
+        _GIVE_BACK,
+        uow.tenant,
+        [lease.kind for lease in leases],
+        [lease.subject for lease in leases],
+        [lease.token for lease in leases],
+        now,
+    )
+    return int(tag.rpartition(" ")[2])
+
+
+async def list_unwaited(database: Database, *, now: datetime) -> list[TenantId]:
+    """Return the tenants with targets that a login waited for and waits no more."""
+    rows = await database.fetch("SELECT tenant_id FROM steelyard.list_unwaited($1)", now)
+    return [TenantId(row["tenant_id"]) for row in rows]
