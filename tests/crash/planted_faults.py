@@ -104,8 +104,8 @@ SQL_FAULTS = (
             _LOCK,
             Edit(
                 POST_BATCH,
-                "AS u (tenant, id, seq, delta, posted, count, head);",
-                "AS u (tenant, id, seq, delta, posted, count, head) ON CONFLICT DO NOTHING;",
+                "AS u (tenant, id, seq, delta, posted, count, head, previous);",
+                "AS u (tenant, id, seq, delta, posted, count, head, previous) ON CONFLICT DO NOTHING;",
             ),
         ),
         frozenset({Law.ACKNOWLEDGED, Law.STANDING}),

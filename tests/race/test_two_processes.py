@@ -104,7 +104,7 @@ async def test_a_poisoned_order_fails_alone(world: World) -> None:
     await superuser.execute("SET session_replication_role = replica")
     await superuser.execute(
         "INSERT INTO steelyard.change SELECT tenant_id, account_id, 2, kind, amount, held_amount, balance_after, held_after, "
-        "contra_id, contra_seq, target_seq, posted_at, details, xid, hash FROM steelyard.change WHERE account_id = $1",
+        "contra_id, contra_seq, target_seq, posted_at, details, xid, hash, previous_hash FROM steelyard.change WHERE account_id = $1",
         bad,
     )
     await superuser.close()

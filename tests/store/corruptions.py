@@ -67,7 +67,10 @@ async def rehash(c: Connection, account: int, seq: int) -> None:
     """Give one change the hash its fields have."""
     before = await hash_before(c, account, seq)
     await c.execute(
-        f"UPDATE change SET hash = {HASH} WHERE account_id = $1 AND seq = $2", account, seq, before
+        f"UPDATE change SET hash = {HASH}, previous_hash = $3 WHERE account_id = $1 AND seq = $2",
+        account,
+        seq,
+        before,
     )
 
 
@@ -92,8 +95,8 @@ async def append_change(c: Connection, account: int, amount: int) -> int:
     seq = await newest(c, account) + 1
     await c.execute(
         "INSERT INTO change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, contra_id, "
-        "posted_at, details, hash) SELECT tenant_id, account_id, seq + 1, 'recharge', $3, 0, balance_after + $3, held_after, "
-        "(SELECT min(funding_id) FROM book), posted_at, NULL, '' FROM change WHERE account_id = $1 AND seq = $2 - 1",
+        "posted_at, details, hash, previous_hash) SELECT tenant_id, account_id, seq + 1, 'recharge', $3, 0, balance_after + $3, held_after, "
+        "(SELECT min(funding_id) FROM book), posted_at, NULL, '', '' FROM change WHERE account_id = $1 AND seq = $2 - 1",
         account,
         seq,
         amount,
@@ -332,6 +335,53 @@ async def two_amounts_that_cancel_out(c: Connection, account: int, random: Rando
     await c.execute(
         "UPDATE change SET amount = amount - 100 WHERE account_id = $1 AND seq = 4", account
     )
+
+
+@corruption(Fate.HEALED)
+async def hash_before_altered(c: Connection, account: int, random: Random) -> None:
+    seq = random.randint(1, await newest(c, account))
+    await c.execute(
+        "UPDATE change SET previous_hash = $3 WHERE account_id = $1 AND seq = $2",
+        account,
+        seq,
+        random.randbytes(32),
+    )
+
+
+@corruption(Fate.HEALED)
+async def two_hashes_before_exchanged(c: Connection, account: int, random: Random) -> None:
+    await c.execute(
+        "UPDATE change c SET previous_hash = o.previous_hash FROM change o "
+        "WHERE c.account_id = $1 AND c.seq IN (2, 4) AND o.account_id = $1 AND o.seq = 6 - c.seq",
+        account,
+    )
+
+
+@corruption(Fate.QUARANTINED)
+async def one_change_forged_to_prove_itself(c: Connection, account: int, random: Random) -> None:
+    """Its hash fits its row; only that the next change carries another one gives it away."""
+    seq = await middle(c, account, random)
+    await c.execute(
+        """UPDATE change SET details = '{"description":"forged"}' WHERE account_id = $1 AND seq = $2""",
+        account,
+        seq,
+    )
+    await rehash(c, account, seq)
+
+
+@corruption(Fate.QUARANTINED)
+async def chain_broken_between_two_that_prove_themselves(
+    c: Connection, account: int, random: Random
+) -> None:
+    """From here on a chain of its own: every row fits its hash, and the head the newest change."""
+    seq = await middle(c, account, random)
+    await c.execute(
+        f"UPDATE change SET previous_hash = $3, hash = {HASH} WHERE account_id = $1 AND seq = $2",
+        account,
+        seq,
+        random.randbytes(32),
+    )
+    await rehash_from(c, account, seq + 1)
 
 
 @corruption(Fate.QUARANTINED)

@@ -180,7 +180,7 @@ async def test_changes_of_an_account_that_does_not_exist_are_reported(world: Wor
     async with tampering(world) as connection:
         await connection.execute(
             "INSERT INTO change SELECT tenant_id, 999999, seq, kind, amount, held_amount, balance_after, held_after, "
-            "contra_id, contra_seq, target_seq, posted_at, details, xid, hash FROM change WHERE account_id = $1",
+            "contra_id, contra_seq, target_seq, posted_at, details, xid, hash, previous_hash FROM change WHERE account_id = $1",
             account,
         )
     report = await reconcile_of(world).verify_and_fix()

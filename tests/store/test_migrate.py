@@ -62,6 +62,37 @@ async def test_alembic_and_the_short_way_make_the_same_schema(admin_url: str) ->
             await drop_database(admin_url, name)
 
 
+_HISTORY = """
+    INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
+                                  posted_at, hash)
+    SELECT t, a, s, 'recharge', 1, 0, s, 0, '2026-01-01', sha256(convert_to(concat_ws('|', t, a, s), 'UTF8'))
+      FROM unnest(ARRAY['acme', 'default']) t, generate_series(1, 3) a, generate_series(1, 4) s
+"""
+_LINKS = """
+    SELECT count(*), count(*) FILTER (WHERE c.previous_hash = CASE c.seq WHEN 1 THEN decode(repeat('00', 32), 'hex')
+        ELSE sha256(convert_to(concat_ws('|', c.tenant_id, c.account_id, c.seq - 1), 'UTF8')) END) FROM steelyard.change c
+"""
+
+
+async def test_a_history_from_before_is_linked_and_all_functions_are_the_newest(
+    admin_url: str,
+) -> None:
+    names = [f"sy_migrate_{secrets.token_hex(4)}" for _ in range(2)]
+    try:
+        new, old = [await make_empty(admin_url, name) for name in names]
+        await make_schema(new)
+        await asyncio.to_thread(run_alembic, old, to="0008_sync_control")
+        connection = await connect(old)
+        await connection.execute(_HISTORY)
+        await asyncio.to_thread(run_alembic, old)
+        assert tuple(await connection.fetchrow(_LINKS) or ()) == (24, 24)
+        await connection.close()
+        assert await look(old) == await look(new)
+    finally:
+        for name in names:
+            await drop_database(admin_url, name)
+
+
 async def test_two_who_make_the_schema_at_once_make_it_once(admin_url: str) -> None:
     name = f"sy_migrate_{secrets.token_hex(4)}"
     try:

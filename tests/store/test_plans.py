@@ -12,8 +12,8 @@ LONG = 500_000
 # Straight into the tables, as no product code can: what matters here is how many rows there are.
 FILL = """
 SET session_replication_role = replica;
-INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash)
-SELECT 'default', {account}, s, 'recharge', 1, 0, s, 0, now(), '\\x00' FROM generate_series(2, {rows}) s;
+INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash, previous_hash)
+SELECT 'default', {account}, s, 'recharge', 1, 0, s, 0, now(), '\\x00', '\\x00' FROM generate_series(2, {rows}) s;
 INSERT INTO steelyard.operation (tenant_id, key, body_hash, account_id, seq)
 SELECT 'default', 'old-' || md5(s::text), sha256('x'), {account}, s FROM generate_series(2, {rows}) s;
 UPDATE steelyard.account SET seq = {rows}, posted = {rows} WHERE id = {account};

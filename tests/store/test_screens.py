@@ -37,12 +37,12 @@ TOGETHER = {
     "a balance of the same lower half": """
         UPDATE change SET balance_after = (balance_after # 1) + 4294967296 WHERE account_id = $1 AND seq = 2""",
     "two changes beyond all balances": """
-        INSERT INTO change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash)
+        INSERT INTO change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash, previous_hash)
         SELECT tenant_id, id, n, 'sync', 4611686018427387904, 4611686018427387904, 4611686018427387904, 4611686018427387904,
-               opened_at, '' FROM account, unnest(ARRAY[500, 501]) n WHERE id = $1""",
+               opened_at, '', '' FROM account, unnest(ARRAY[500, 501]) n WHERE id = $1""",
     "two changes of one lower half beyond all numbers": """
-        INSERT INTO change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash)
-        SELECT tenant_id, id, n, 'sync', 0, 0, 7, 0, opened_at, ''
+        INSERT INTO change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after, posted_at, hash, previous_hash)
+        SELECT tenant_id, id, n, 'sync', 0, 0, 7, 0, opened_at, '', ''
           FROM account, unnest(ARRAY[4294967296 + 9, 8589934592 + 10]::bigint[]) n WHERE id = $1""",
     "requests of two accounts exchanged for repeated ones": """
         DELETE FROM operation WHERE account_id = $2 AND seq IN (1, 2);

@@ -51,12 +51,13 @@ async def verify_tenant(
         DatabaseUnavailable: The database did not answer.
     """
     screens: list[tuple[str, Screen]] = [
-        ("balances", screen.screen_arithmetic),
         ("requests", screen.screen_requests),
-        ("heads", screen.screen_heads),
+        ("checkpoints", screen.screen_checkpoints),
     ]
     if depth is Depth.CHAIN:
-        screens.append(("chain", screen.screen_chain))
+        screens.append(("balances and chain", screen.screen_chain))
+    else:
+        screens += [("balances", screen.screen_arithmetic), ("heads", screen.screen_heads)]
     suspects: set[AccountId] = set()
     for done, (name, run) in enumerate(screens):
         progress(name, done, len(screens) + 2)

@@ -114,12 +114,12 @@ def _scripts_of(revision: str) -> tuple[str, ...]:
     return scripts
 
 
-def run_alembic(admin_url: str) -> None:
-    """Run the missing revisions with alembic; blocks."""
+def run_alembic(admin_url: str, *, to: str = "head") -> None:
+    """Run the missing revisions with alembic, the newest one or `to` last; blocks."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     config.attributes["admin_url"] = admin_url
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

@@ -38,7 +38,7 @@ _STANDING = """
 _STEP = """
     CREATE TEMP TABLE step AS
     SELECT s.account_id, s.seq + 1 AS seq, v.amount, s.posted + v.amount AS posted,
-           steelyard.chain_hash(s.head, $1::text, s.account_id, s.seq + 1, $2::text, v.amount, 0, s.posted + v.amount, 0,
+           s.head AS previous, steelyard.chain_hash(s.head, $1::text, s.account_id, s.seq + 1, $2::text, v.amount, 0, s.posted + v.amount, 0,
                                 $3::bigint, NULL, NULL, $4::timestamptz, NULL) AS head
       FROM standing s
      CROSS JOIN LATERAL (SELECT CASE $2::text WHEN 'recharge' THEN $6::bigint
@@ -47,8 +47,8 @@ _STEP = """
 """
 _CHANGES = """
     INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                  contra_id, posted_at, hash)
-    SELECT $1::text, account_id, seq, $2::text, amount, 0, posted, 0, $3::bigint, $4::timestamptz, head FROM step
+                                  contra_id, posted_at, hash, previous_hash)
+    SELECT $1::text, account_id, seq, $2::text, amount, 0, posted, 0, $3::bigint, $4::timestamptz, head, previous FROM step
 """
 _OPERATIONS = """
     INSERT INTO steelyard.operation (tenant_id, key, body_hash, account_id, seq)
@@ -58,18 +58,19 @@ _OPERATIONS = """
 _BATCHES = """
     CREATE FUNCTION pg_temp.post_batches(p_tenant text, p_book bigint, p_at timestamptz, p_first bigint, p_size bigint)
         RETURNS void LANGUAGE plpgsql AS $$
-    DECLARE v record; v_posted bigint; v_seq bigint; v_head bytea; v_details text;
+    DECLARE v record; v_posted bigint; v_seq bigint; v_head bytea; v_previous bytea; v_details text;
     BEGIN
         SELECT a.posted, a.seq, a.head INTO v_posted, v_seq, v_head FROM steelyard.account a
          WHERE a.tenant_id = p_tenant AND a.id = p_book;
         FOR v IN SELECT -sum(s.amount)::bigint AS amount, count(*) AS postings FROM step s
                   GROUP BY (s.account_id - p_first) / p_size ORDER BY min(s.account_id) LOOP
             v_posted := v_posted + v.amount; v_seq := v_seq + 1; v_details := '{"postings":' || v.postings || '}';
+            v_previous := v_head;
             v_head := steelyard.chain_hash(v_head, p_tenant, p_book, v_seq, 'batch', v.amount, 0, v_posted, 0, NULL, NULL,
                                            NULL, p_at, v_details);
             INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                          posted_at, details, hash)
-            VALUES (p_tenant, p_book, v_seq, 'batch', v.amount, 0, v_posted, 0, p_at, v_details::json, v_head);
+                                          posted_at, details, hash, previous_hash)
+            VALUES (p_tenant, p_book, v_seq, 'batch', v.amount, 0, v_posted, 0, p_at, v_details::json, v_head, v_previous);
         END LOOP;
         UPDATE steelyard.account a SET posted = v_posted, seq = v_seq, head = v_head, as_of = p_at
          WHERE a.tenant_id = p_tenant AND a.id = p_book;
@@ -126,7 +127,7 @@ async def seed_ledger(
     database: BenchDatabase, *, accounts: int, layers: int, report: Report
 ) -> Seeded:
     """Open accounts with a history of `layers` changes each: a recharge, then charges."""
-    await _open_tenant(database)
+    await open_tenant(database)
     connection = await connect(database.admin_url)
     try:
         await connection.execute("SET work_mem = '128MB'; SET maintenance_work_mem = '256MB'")
@@ -203,7 +204,8 @@ async def settle_tables(database: BenchDatabase) -> None:
         await connection.close(timeout=30)
 
 
-async def _open_tenant(database: BenchDatabase) -> None:
+async def open_tenant(database: BenchDatabase) -> None:
+    """Make the default tenant with a book in GBP."""
     product = await Database.open(database.app_url, pool_size=2)
     now = datetime.now(UTC)
     try:

@@ -10,13 +10,15 @@ each account. What is wrong is missed with a chance of 2^-64, in a total of 2^-3
 the sums differ a second pass keeps them apart account by account and names the suspects; what is suspected
 is examined exactly.
 
-**Chain.** A change's hash needs only the stored hash of the change before it: a hash join finds it,
-so all processor cores take part.
+**Chain.** A change carries the hash of the change before it, so its own hash is computed from the row alone. That
+it is really the hash of the change before it is compared like balances are: `H(account, seq - 1, previous hash)` and
+`H(account, seq, hash)` in one sum, which the accounts' heads must explain. So all of a tenant's changes are proved in
+one scan, numbers and chain together, on all processor cores. Only if that fails a join names the accounts.
 """
 
 import secrets
 
-from steelyard.core.ids import AccountId
+from steelyard.core.ids import AccountId, TenantId
 from steelyard.reconcile.store.snapshot import SCAN_DEADLINE_S
 from steelyard.runtime.database import UnitOfWork
 
@@ -53,13 +55,24 @@ def _standing(account: str, seq: str, number: str, mask: str = "$2::bigint") -> 
     return f"hashint8extended({number}, hashint8extended({account}, {mask}) # {seq} # (({number} >> 32) << 32))"
 
 
+def _link(account: str, seq: str, hash_there: str) -> str:
+    """Return SQL for `H`: the chain of the account has `hash_there` at `seq`, below 2^32 both."""
+    return f"hash_array_extended(ARRAY[{hash_there}], $2::bigint # {seq} # ({account} << 32))"
+
+
+def _hash_of(previous: str) -> str:
+    """Return SQL for the hash that a change has after `previous`."""
+    return f"""steelyard.chain_hash({previous}, c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount,
+                   c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text)"""
+
+
 _SINGLE = "(c.seq | c.account_id) >> 32 = 0"
 _FUNDED, _SPENT = (
     f"({_key('c.account_id')} & 2147483647)",
     f"(({_key('c.account_id')} >> 32) & 2147483647)",
 )
 
-PROVE_ARITHMETIC = f"""
+_PROOF = f"""
     WITH changes AS (
         SELECT bit_xor(CASE WHEN c.balance_after {_IN_RANGE} AND c.amount {_IN_RANGE} AND {_SINGLE}
                             THEN {_standing("c.account_id", "(c.seq - 1)", "(c.balance_after - c.amount)")}
@@ -79,7 +92,7 @@ PROVE_ARITHMETIC = f"""
                sum(CASE WHEN c.contra_id = ANY ($4::bigint[]) THEN c.amount * {_SPENT}::numeric
                         WHEN c.contra_id = ANY ($3::bigint[]) THEN c.amount * {_FUNDED}::numeric END)
                    FILTER (WHERE c.amount NOT BETWEEN -4294967296 AND 4294967296) AS large_totals,
-               {_TRANSFERS} AS transfers
+               {_TRANSFERS} AS transfers{{chain_of_changes}}
           FROM steelyard.change c WHERE c.tenant_id = $1),
     kept AS (
         SELECT bit_xor({_HOLD_KEPT.format(key=_key("h.account_id"))}) AS holds,
@@ -92,14 +105,28 @@ PROVE_ARITHMETIC = f"""
                sum(a.total_recharged * ({_key("a.id")} & 2147483647)::numeric
                    - a.total_spent * (({_key("a.id")} >> 32) & 2147483647)::numeric) AS totals,
                count(*) FILTER (WHERE a.seq NOT BETWEEN 0 AND 4294967295 OR a.id NOT BETWEEN 0 AND 4294967295
-                                   OR {_ODDLY_SUSPENDED}) AS odd
+                                   OR {_ODDLY_SUSPENDED}) AS odd{{chain_of_accounts}}
           FROM steelyard.account a WHERE a.tenant_id = $1)
     SELECT coalesce(c.transfers, 0) = 0 AND k.odd + s.odd = 0
            AND (coalesce(c.steps, 0), coalesce(c.holds, 0) # coalesce(k.holds, 0))
                = (coalesce(s.steps, 0), coalesce(s.holds, 0))
-           AND coalesce(c.totals, 0) + coalesce(c.large_totals, 0) = coalesce(s.totals, 0)
+           AND coalesce(c.totals, 0) + coalesce(c.large_totals, 0) = coalesce(s.totals, 0){{chain_proved}}
       FROM changes c, kept k, standing s
 """
+
+PROVE_ARITHMETIC = _PROOF.format(chain_of_changes="", chain_of_accounts="", chain_proved="")
+
+# The same scan with every hash computed. $5: what stands for the hash before an account's first change.
+PROVE_CHAIN = _PROOF.format(
+    chain_of_changes=f""",
+               bit_xor(CASE WHEN {_SINGLE} THEN {_link("c.account_id", "(c.seq - 1)", "c.previous_hash")}
+                               # {_link("c.account_id", "c.seq", "c.hash")}
+                            ELSE {_FITS_NOTHING} END) AS links,
+               count(*) FILTER (WHERE c.hash IS DISTINCT FROM {_hash_of("c.previous_hash")}) AS unfit""",
+    chain_of_accounts=f""",
+               bit_xor({_link("a.id", "0", "$5::bytea")} # {_link("a.id", "a.seq", "a.head")}) AS links""",
+    chain_proved=" AND c.unfit = 0 AND coalesce(c.links, 0) = coalesce(s.links, 0)",
+)
 
 # The same account by account, the account being no part of `H` then.
 _DERIVED = f"""
@@ -187,23 +214,24 @@ SCREEN_REQUESTS = """
      WHERE (w.fingerprint, w.times) IS DISTINCT FROM (k.fingerprint, k.times)
 """
 
-SCREEN_CHAIN = """
+SCREEN_CHAIN = f"""
     SELECT DISTINCT c.account_id
       FROM steelyard.change c
       LEFT JOIN steelyard.change p ON p.tenant_id = $1 AND p.account_id = c.account_id AND p.seq = c.seq - 1
      WHERE c.tenant_id = $1
-       AND ((p.seq IS NULL) <> (c.seq = 1)
-            OR c.hash IS DISTINCT FROM steelyard.chain_hash(
-                   coalesce(p.hash, $2::bytea), c.tenant_id, c.account_id, c.seq, c.kind, c.amount, c.held_amount,
-                   c.balance_after, c.held_after, c.contra_id, c.contra_seq, c.target_seq, c.posted_at, c.details::text))
+       AND ((p.seq IS NULL) <> (c.seq = 1) OR c.previous_hash IS DISTINCT FROM coalesce(p.hash, $2::bytea)
+            OR c.hash IS DISTINCT FROM {_hash_of("c.previous_hash")})
 """
 
-# Heads that are not their newest change's hash, and checkpoints that are not the change they name.
+# Heads that are not their newest change's hash.
 SCREEN_HEADS = """
     SELECT a.id AS account_id FROM steelyard.account a
       LEFT JOIN steelyard.change c ON c.tenant_id = $1 AND c.account_id = a.id AND c.seq = a.seq
      WHERE a.tenant_id = $1 AND a.head IS DISTINCT FROM CASE a.seq WHEN 0 THEN $2::bytea ELSE c.hash END
-    UNION
+"""
+
+# Checkpoints that are not the change they name.
+SCREEN_CHECKPOINTS = """
     SELECT k.account_id FROM steelyard.checkpoint k
       LEFT JOIN steelyard.change c ON c.tenant_id = $1 AND c.account_id = k.account_id AND c.seq = k.seq
      WHERE k.tenant_id = $1
@@ -221,6 +249,7 @@ UNMATCHED_TRANSFERS = """
 """
 
 ZERO_HASH = bytes(32)
+_Arguments = tuple[TenantId, int, list[int], list[int]]
 
 
 async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
@@ -228,6 +257,29 @@ async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
 
     One pass if nothing is wrong; up to three otherwise.
     """
+    arguments = await _arguments(uow)
+    if await uow.connection.fetchval(PROVE_ARITHMETIC, *arguments, timeout=SCAN_DEADLINE_S):
+        return set()
+    return await _suspect_arithmetic(uow, arguments)
+
+
+async def screen_chain(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts of `screen_arithmetic` and those whose chain or head may be broken, every hash computed.
+
+    One pass for all of it if nothing is wrong.
+    """
+    arguments = await _arguments(uow)
+    if await uow.connection.fetchval(PROVE_CHAIN, *arguments, ZERO_HASH, timeout=SCAN_DEADLINE_S):
+        return set()
+    return (
+        await _suspect_arithmetic(uow, arguments)
+        | await _suspects(uow, SCREEN_CHAIN, ZERO_HASH)
+        | await screen_heads(uow)
+    )
+
+
+async def _arguments(uow: UnitOfWork) -> _Arguments:
+    """Return tenant, a fresh secret, and the accounts of the tenant's books for funding and for revenue."""
     books = await uow.fetchrow(
         """
         SELECT coalesce(array_agg(funding_id), '{}') AS funding, coalesce(array_agg(revenue_id), '{}') AS revenue
@@ -236,9 +288,10 @@ async def screen_arithmetic(uow: UnitOfWork) -> set[AccountId]:
         uow.tenant,
     )
     assert books is not None
-    arguments = (uow.tenant, secrets.randbits(62), books["funding"], books["revenue"])
-    if await uow.connection.fetchval(PROVE_ARITHMETIC, *arguments, timeout=SCAN_DEADLINE_S):
-        return set()
+    return (uow.tenant, secrets.randbits(62), books["funding"], books["revenue"])
+
+
+async def _suspect_arithmetic(uow: UnitOfWork, arguments: _Arguments) -> set[AccountId]:
     rows = await uow.connection.fetch(SCREEN_ARITHMETIC, *arguments, timeout=SCAN_DEADLINE_S)
     suspects = {AccountId(row["account_id"]) for row in rows if row["account_id"] is not None}
     if any(row["transfers"] for row in rows):
@@ -260,14 +313,14 @@ async def screen_requests(uow: UnitOfWork) -> set[AccountId]:
     return await _suspects(uow, SCREEN_REQUESTS, arguments[1])
 
 
-async def screen_chain(uow: UnitOfWork) -> set[AccountId]:
-    """Return the accounts with a change that may not fit its hash. One pass, every hash computed."""
-    return await _suspects(uow, SCREEN_CHAIN, ZERO_HASH)
-
-
 async def screen_heads(uow: UnitOfWork) -> set[AccountId]:
-    """Return the accounts whose head or checkpoint is not the change it names."""
+    """Return the accounts whose head is not the hash of their newest change."""
     return await _suspects(uow, SCREEN_HEADS, ZERO_HASH)
+
+
+async def screen_checkpoints(uow: UnitOfWork) -> set[AccountId]:
+    """Return the accounts whose checkpoint is not the change it names."""
+    return await _suspects(uow, SCREEN_CHECKPOINTS)
 
 
 async def _suspects(uow: UnitOfWork, sql: str, *arguments: object) -> set[AccountId]:

@@ -15,7 +15,10 @@ def run_sql(names: Sequence[str]) -> None:
     """Run each file whole, in the revision's transaction. asyncpg's simple protocol takes many statements."""
     from alembic import op  # a new database is made without alembic
 
-    adapted = op.get_bind().connection.dbapi_connection
+    bind = op.get_bind()
+    # Nothing sent beneath SQLAlchemy begins its transaction: what alembic sent before did.
+    bind.exec_driver_sql("SELECT 1")
+    adapted = bind.connection.dbapi_connection
     for name in names:
         script = read_sql(name)
         adapted.run_async(lambda connection, script=script: connection.execute(script))  # type: ignore[union-attr]

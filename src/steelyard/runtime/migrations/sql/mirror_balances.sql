@@ -30,11 +30,12 @@ BEGIN
           FROM given g
           JOIN steelyard.account old ON old.tenant_id = p_tenant AND old.id = g.id
          WHERE acc.tenant_id = p_tenant AND acc.id = g.id AND acc.kind = 'mirrored' AND acc.posted <> g.posted
-        RETURNING acc.id, acc.user_id, acc.currency, acc.seq, acc.posted - old.posted AS amount, acc.posted, acc.held, acc.head),
+        RETURNING acc.id, acc.user_id, acc.currency, acc.seq, acc.posted - old.posted AS amount, acc.posted, acc.held, acc.head,
+                  old.head AS previous),
     written AS (
         INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                      posted_at, hash)
-        SELECT p_tenant, m.id, m.seq, 'sync', m.amount, 0, m.posted, m.held, p_now, m.head FROM moved m)
+                                      posted_at, hash, previous_hash)
+        SELECT p_tenant, m.id, m.seq, 'sync', m.amount, 0, m.posted, m.held, p_now, m.head, m.previous FROM moved m)
     SELECT p_tenant, m.id, m.user_id, m.currency, b.digits, m.seq, 'sync'::text, m.amount, 0::bigint, m.posted, m.held,
            NULL::bigint, NULL::bigint, p_now
       FROM moved m JOIN steelyard.book b ON b.tenant_id = p_tenant AND b.currency = m.currency ORDER BY m.id;

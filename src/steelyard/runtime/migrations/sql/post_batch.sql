@@ -1,24 +1,3 @@
--- The books' own accounts: one change each for a whole batch, in id order, so that all books sum to zero at every commit.
-CREATE OR REPLACE FUNCTION steelyard.post_contra(
-    p_now timestamptz, p_tenant text[], p_account bigint[], p_delta bigint[], p_postings bigint[]
-) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM 1 FROM unnest(p_tenant, p_account) AS u (tenant, id)
-       JOIN steelyard.account acc ON acc.tenant_id = u.tenant AND acc.id = u.id ORDER BY acc.id FOR NO KEY UPDATE OF acc;
-    WITH moved AS (
-        UPDATE steelyard.account acc
-           SET posted = acc.posted + u.delta, seq = acc.seq + 1, as_of = greatest(acc.as_of, p_now),
-               head = steelyard.chain_hash(acc.head, u.tenant, u.id, acc.seq + 1, 'batch', u.delta, 0, acc.posted + u.delta,
-                                           0, NULL, NULL, NULL, p_now, '{"postings":' || u.postings || '}')
-          FROM unnest(p_tenant, p_account, p_delta, p_postings) AS u (tenant, id, delta, postings)
-         WHERE acc.tenant_id = u.tenant AND acc.id = u.id AND u.delta <> 0
-        RETURNING acc.tenant_id, acc.id, acc.seq, u.delta, acc.posted, u.postings, acc.head)
-    INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                  posted_at, details, hash)
-    SELECT m.tenant_id, m.id, m.seq, 'batch', m.delta, 0, m.posted, 0, p_now,
-           ('{"postings":' || m.postings || '}')::json, m.head FROM moved m;
-END $$;
-
 -- Effect: decides every request in the order given and writes all accepted ones in one step.
 -- Locks: the accounts in id order, then the books' own accounts in id order; until the caller commits.
 -- Arrays are of one length; p_counter, p_target, p_expires_at, p_details may hold NULLs; NULL instead of one of
@@ -56,11 +35,11 @@ DECLARE
     v_funding bigint[]; v_revenue bigint[]; v_adjustment bigint[];
     v_known bigint[];                             -- seq before this batch: an order can name only what was committed
     -- rows to insert beside the r_ arrays; second sides of transfers
-    w_hash bytea[]; w_contra bigint[]; w_contra_seq bigint[];
-    k int := 0; k_request int[] := '{}'; k_hash bytea[] := '{}';
+    w_hash bytea[]; w_previous bytea[]; w_contra bigint[]; w_contra_seq bigint[];
+    k int := 0; k_request int[] := '{}'; k_hash bytea[] := '{}'; k_previous bytea[] := '{}';
     -- contra totals
     g_id bigint[] := '{}'; g_tenant text[] := '{}'; g_delta bigint[] := '{}'; g_count bigint[] := '{}'; g int := 0;
-    g_posted bigint[]; g_seq bigint[]; g_head bytea[];
+    g_posted bigint[]; g_seq bigint[]; g_head bytea[]; g_previous bytea[];
     v_reversals int[] := '{}';
     -- the request at hand
     i int; j int; a int; b int; x int; v_refusal text; v_kind text; v_amount bigint; v_contra bigint;
@@ -84,7 +63,7 @@ BEGIN
     r_counter_balance_after := r_seq; r_counter_held_after := r_seq; w_contra := r_seq; w_contra_seq := r_seq;
     r_held_amount := array_fill(0::bigint, ARRAY[n]); r_posted_at := array_fill(NULL::timestamptz, ARRAY[n]);
     r_account := array_fill(NULL::int, ARRAY[n]); r_counter_account := r_account;
-    w_hash := array_fill(NULL::bytea, ARRAY[n]);
+    w_hash := array_fill(NULL::bytea, ARRAY[n]); w_previous := w_hash;
 
     -- A reversed transfer concerns the account that received it; changes never change, so no lock is needed to look.
     r_counter := p_counter;
@@ -272,6 +251,7 @@ BEGIN
         IF v_available < r_floor[a] OR v_suspended[a] IS NOT NULL THEN
             v_suspended[a] := steelyard.suspension_after(v_suspended[a], v_available, r_floor[a]);
         END IF;
+        w_previous[i] := v_head[a];
         v_head[a] := steelyard.chain_hash(
             v_head[a], p_tenant[i], p_account[i], v_step, v_kind, d_posted, d_held, v_posted[a], v_held[a],
             v_contra, w_contra_seq[i], v_target, p_now, p_details[i]);
@@ -279,6 +259,7 @@ BEGIN
         IF b > 0 THEN                             -- the other account of a transfer, the other way
             v_posted[b] := v_posted[b] - d_posted; v_seq[b] := v_seq[b] + 1;
             v_suspended[b] := steelyard.suspension_after(v_suspended[b], v_posted[b] - v_held[b], r_floor[b]);
+            k_previous[k + 1] := v_head[b];
             v_head[b] := steelyard.chain_hash(
                 v_head[b], p_tenant[i], v_contra, v_seq[b], v_kind, -d_posted, 0, v_posted[b], v_held[b],
                 p_account[i], v_step, NULL, p_now, p_details[i]);
@@ -325,8 +306,9 @@ BEGIN
         SELECT array_agg(m.id), array_agg(m.tenant), array_agg(m.delta), array_agg(m.count), array_agg(m.posted + m.delta),
                array_agg(m.seq + 1),
                array_agg(steelyard.chain_hash(m.head, m.tenant, m.id, m.seq + 1, 'batch', m.delta, 0, m.posted + m.delta,
-                                              0, NULL, NULL, NULL, p_now, '{"postings":' || m.count || '}'))
-          INTO g_id, g_tenant, g_delta, g_count, g_posted, g_seq, g_head
+                                              0, NULL, NULL, NULL, p_now, '{"postings":' || m.count || '}')),
+               array_agg(m.head)
+          INTO g_id, g_tenant, g_delta, g_count, g_posted, g_seq, g_head, g_previous
           FROM (SELECT u.*, acc.posted, acc.seq, acc.head
                   FROM unnest(g_tenant, g_id, g_delta, g_count) AS u (tenant, id, delta, count)
                   JOIN steelyard.account acc ON acc.tenant_id = u.tenant AND acc.id = u.id
@@ -334,25 +316,26 @@ BEGIN
     END IF;
 
     INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                  contra_id, contra_seq, target_seq, posted_at, details, hash)
+                                  contra_id, contra_seq, target_seq, posted_at, details, hash, previous_hash)
     SELECT u.tenant, u.account, u.seq, u.kind, u.amount, u.held_amount, u.balance_after, u.held_after,
-           u.contra, u.contra_seq, u.target, p_now, u.details::json, u.hash
+           u.contra, u.contra_seq, u.target, p_now, u.details::json, u.hash, u.previous
       FROM unnest(p_tenant, p_account, r_seq, p_kind, r_amount, r_held_amount, r_balance_after, r_held_after,
-                  w_contra, w_contra_seq, p_target, p_details, w_hash, r_outcome)
+                  w_contra, w_contra_seq, p_target, p_details, w_hash, w_previous, r_outcome)
            AS u (tenant, account, seq, kind, amount, held_amount, balance_after, held_after,
-                 contra, contra_seq, target, details, hash, outcome)
+                 contra, contra_seq, target, details, hash, previous, outcome)
      WHERE u.outcome = 'posted'
     UNION ALL
     SELECT u.tenant, u.id, u.seq, 'batch', u.delta, 0, u.posted, 0, NULL, NULL, NULL, p_now,
-           ('{"postings":' || u.count || '}')::json, u.head
-      FROM unnest(g_tenant, g_id, g_seq, g_delta, g_posted, g_count, g_head) AS u (tenant, id, seq, delta, posted, count, head);
+           ('{"postings":' || u.count || '}')::json, u.head, u.previous
+      FROM unnest(g_tenant, g_id, g_seq, g_delta, g_posted, g_count, g_head, g_previous)
+           AS u (tenant, id, seq, delta, posted, count, head, previous);
     IF k > 0 THEN
         INSERT INTO steelyard.change (tenant_id, account_id, seq, kind, amount, held_amount, balance_after, held_after,
-                                      contra_id, contra_seq, posted_at, details, hash)
+                                      contra_id, contra_seq, posted_at, details, hash, previous_hash)
         SELECT p_tenant[u.i], r_counter[u.i], r_counter_seq[u.i], p_kind[u.i], -r_amount[u.i], 0,
                r_counter_balance_after[u.i], r_counter_held_after[u.i], p_account[u.i], r_seq[u.i], p_now,
-               p_details[u.i]::json, u.hash
-          FROM unnest(k_request, k_hash) AS u (i, hash);
+               p_details[u.i]::json, u.hash, u.previous
+          FROM unnest(k_request, k_hash, k_previous) AS u (i, hash, previous);
     END IF;
 
     UPDATE steelyard.account acc

@@ -1,5 +1,5 @@
 -- A change is never edited or removed. The one update allowed is a repair: it must turn a row that does
--- not fit its hash into one that does, with the hash itself untouched.
+-- not fit its hash, or the change before it, into one that does, with the hash itself untouched.
 CREATE OR REPLACE FUNCTION steelyard.refuse_rewriting() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE v_previous bytea;
@@ -10,6 +10,7 @@ BEGIN
         IF OLD.seq = 1 THEN v_previous := decode(repeat('00', 32), 'hex'); END IF;
         IF (NEW.tenant_id, NEW.account_id, NEW.seq, NEW.hash, NEW.xid)
                = (OLD.tenant_id, OLD.account_id, OLD.seq, OLD.hash, OLD.xid)
+           AND NEW.previous_hash = v_previous
            AND NEW.hash = steelyard.chain_hash(v_previous, NEW.tenant_id, NEW.account_id, NEW.seq, NEW.kind,
                NEW.amount, NEW.held_amount, NEW.balance_after, NEW.held_after, NEW.contra_id, NEW.contra_seq,
                NEW.target_seq, NEW.posted_at, NEW.details::text) THEN

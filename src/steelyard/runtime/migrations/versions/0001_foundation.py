@@ -9,6 +9,7 @@ SCRIPTS = (
     "refuse_rewriting.sql",
     "0001_chain.sql",
     "0001_post_batch.sql",
+    "post_contra.sql",
     "post_batch.sql",
     "0001_accounts.sql",
 )

@@ -4,7 +4,12 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0002_reconcile"
 down_revision = "0001_foundation"
-SCRIPTS = ("0002_reconcile.sql", "prove_accounts.sql", "0002_repair.sql")
+SCRIPTS = (
+    "0002_reconcile.sql",
+    "prove_accounts.sql",
+    "advance_checkpoints.sql",
+    "0002_repair.sql",
+)
 
 
 def upgrade() -> None:

@@ -1,0 +1,2 @@
+-- Back to who migrates.
+SET LOCAL ROLE steelyard_owner;
