@@ -63,6 +63,7 @@ SQL_TEXT = re.compile(
 PROCESS_EDGES: frozenset[str] = frozenset(
     {
         "src/steelyard/cli/main.py",  # a command's end: a sentence and an exit code
+        "src/steelyard/jobs/run_jobs.py",  # calls handlers it does not know; a job must end
         "src/steelyard/ledger/commit.py",  # a background task: its callers must be answered
         "src/steelyard/live/gateway.py",  # work for one session must not end the others
         "src/steelyard/runtime/bus.py",  # calls listeners it does not know

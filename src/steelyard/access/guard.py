@@ -33,6 +33,7 @@ TENANT_TABLES: Final[Mapping[str, str]] = MappingProxyType(
         "sync_target": "tenant_id",
         "run": "tenant_id",
         "provider_budget": "tenant_id",
+        "job": "tenant_id",
     }
 )
 """Each table that holds tenants' rows, with the column that says whose."""
@@ -42,6 +43,7 @@ EXCEPTIONS: Final[Mapping[str, str]] = MappingProxyType(
         "relay_position": "how far the relay has read; one row for the whole installation",
         "alembic_version": "the schema's revision",
         "installation": "the key that signs hints between processes; one row for the whole installation",
+        "job_worker": "signs of life of the processes that work on jobs of all tenants",
     }
 )
 """Each table that holds no tenant's rows, and why."""
@@ -64,6 +66,10 @@ ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
         ("run", "UPDATE"),
         ("provider_budget", "INSERT"),
         ("provider_budget", "UPDATE"),
+        ("job", "INSERT"),
+        ("job", "UPDATE"),
+        ("job", "DELETE"),
+        ("job_worker", "DELETE"),
     }
 )
 """All that the running product may write itself; money has its own door."""

@@ -41,3 +41,31 @@ class JobTimeout(SteelyardError):
     def __init__(self, *, kind: str, timeout_s: float) -> None:
         self.kind, self.timeout_s = kind, timeout_s
         super().__init__(f"{kind} took longer than {timeout_s:g} s and was stopped")
+
+
+class NotDead(SteelyardError):
+    """Only a dead letter can be tried again."""
+
+    code = "run_not_dead"
+
+    def __init__(self, *, run: int, state: str) -> None:
+        self.run, self.state = run, state
+        super().__init__(
+            f"run {run} is {state} and no dead letter; nothing was changed. Ask for a new run instead"
+        )
+
+    def fields(self) -> Mapping[str, object]:
+        return {"run": str(self.run), "state": self.state}
+
+
+class JobEngineUnusable(SteelyardError):
+    """The engine of jobs cannot be used here."""
+
+    code = "job_engine_unusable"
+
+    def __init__(self, *, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"jobs cannot run on procrastinate: {problem}. "
+            "Set STEELYARD_JOB_ENGINE=in_process to run them without it"
+        )

@@ -6,8 +6,8 @@ from hashlib import sha256
 
 from steelyard.core.errors import InvalidInput
 from steelyard.core.ids import IdSource
-from steelyard.jobs import store
 from steelyard.jobs.model import Kind, RequestedRun, RunRequest
+from steelyard.jobs.store import queue
 from steelyard.runtime.database import UnitOfWork
 
 SUBJECT_LENGTH_MAX = 128
@@ -51,7 +51,7 @@ async def request_run(
         assert ids is not None, "a token needs a source of ids"
         token = ids.new_id()
         token_hash = hash_token(token)
-    run, is_new = await store.request_run(
+    run, is_new = await queue.request_run(
         uow, kind, wanted, arguments=arguments, token_hash=token_hash, now=now
     )
     return RequestedRun(run, token, is_new)

@@ -83,6 +83,9 @@ async def make_roles(admin_url: str, *, login: str, password: str) -> None:
             await connection.execute(
                 "CREATE SCHEMA IF NOT EXISTS steelyard AUTHORIZATION steelyard_owner"
             )
+            await connection.execute(
+                "CREATE SCHEMA IF NOT EXISTS steelyard_jobs AUTHORIZATION steelyard_owner"
+            )
             await connection.execute("GRANT USAGE, CREATE ON SCHEMA steelyard TO steelyard_ledger")
             await connection.execute("GRANT USAGE ON SCHEMA steelyard TO steelyard_app")
     except asyncpg.InsufficientPrivilegeError as error:

@@ -25,16 +25,24 @@ CREATE TABLE steelyard.job (
     losses          int NOT NULL DEFAULT 0,             -- workers that died over it, of this series
     token           bigint NOT NULL DEFAULT 0,          -- fencing: grows with each claim; only its holder may write
     worker          text,
-    heartbeat_at    timestamptz,
+    claimed_at      timestamptz,                        -- when the newest attempt began
     is_cancel_asked boolean NOT NULL DEFAULT false,
     PRIMARY KEY (tenant_id, run_id),
-    FOREIGN KEY (tenant_id, run_id) REFERENCES steelyard.run (tenant_id, id),
-    CHECK ((state = 'running') = (heartbeat_at IS NOT NULL AND worker IS NOT NULL))
+    FOREIGN KEY (tenant_id, run_id) REFERENCES steelyard.run (tenant_id, id) ON DELETE CASCADE,
+    CHECK ((state = 'running') = (worker IS NOT NULL))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE UNIQUE INDEX job_pending ON steelyard.job (tenant_id, kind, subject, arguments_hash) WHERE state = 'pending';
 CREATE INDEX job_look ON steelyard.job (look_at) WHERE state IN ('pending', 'waiting');
-CREATE INDEX job_running ON steelyard.job (heartbeat_at) WHERE state = 'running';
+CREATE INDEX job_running ON steelyard.job (worker) WHERE state = 'running';
 CREATE INDEX job_dead ON steelyard.job (tenant_id, kind, run_id) WHERE state = 'dead';
+
+-- Processes that work on jobs, of all tenants: the last sign of life of each.
+CREATE TABLE steelyard.job_worker (
+    name         text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 80),
+    heartbeat_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+GRANT SELECT, DELETE ON steelyard.job_worker TO steelyard_app;  -- its signs of life go through beat_worker
+GRANT SELECT, INSERT, UPDATE, DELETE ON steelyard.job_worker TO steelyard_ledger;
 
 ALTER TABLE steelyard.job ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_wall ON steelyard.job USING (tenant_id = (SELECT steelyard.current_tenant()))
@@ -101,24 +109,31 @@ CREATE FUNCTION steelyard.hand_over_jobs(p_now timestamptz, p_kinds text[], p_li
     SELECT g.tenant_id, g.run_id, g.kind, g.priority FROM given g ORDER BY g.priority DESC, g.run_id
 $$;
 
--- Effect: the workers' sign of life for jobs they hold. Returns the positions that still hold, and whether somebody
--- asked for their end.
-CREATE FUNCTION steelyard.beat_jobs(p_now timestamptz, p_tenant text[], p_run bigint[], p_token bigint[])
-    RETURNS TABLE (r_position int, r_is_cancel_asked boolean)
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH given AS MATERIALIZED (
-        SELECT * FROM unnest(p_tenant, p_run, p_token) WITH ORDINALITY AS u (tenant, run, token, position)),
-    held AS MATERIALIZED (
-        SELECT j.tenant_id, j.run_id, g.position FROM given g
-          JOIN steelyard.job j ON j.tenant_id = g.tenant AND j.run_id = g.run AND j.token = g.token AND j.state = 'running'
-         ORDER BY j.tenant_id, j.run_id FOR NO KEY UPDATE OF j)
-    UPDATE steelyard.job j SET heartbeat_at = greatest(j.heartbeat_at, p_now) FROM held h
-     WHERE j.tenant_id = h.tenant_id AND j.run_id = h.run_id
-    RETURNING h.position::int, j.is_cancel_asked
-$$;
+-- Effect: a worker's sign of life, for the jobs of p_working_on; any other that stands in its name has lost its worker.
+-- Returns which of the claims it should leave, by position: those it no longer holds, and those whose end was asked for.
+-- Takes no lock on jobs it works on: their handlers may have them locked.
+CREATE FUNCTION steelyard.beat_worker(
+    p_now timestamptz, p_worker text, p_tenant text[], p_run bigint[], p_token bigint[],
+    p_working_on_tenant text[], p_working_on_run bigint[]
+) RETURNS TABLE (r_position int, r_is_held boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO steelyard.job_worker AS w (name, heartbeat_at) VALUES (p_worker, p_now)
+    ON CONFLICT (name) DO UPDATE SET heartbeat_at = greatest(w.heartbeat_at, excluded.heartbeat_at);
+    UPDATE steelyard.job j SET worker = p_worker || ' (left)'
+     WHERE j.state = 'running' AND j.worker = p_worker AND j.claimed_at < p_now - interval '2 seconds'
+       AND (j.tenant_id, j.run_id) NOT IN (SELECT * FROM unnest(p_working_on_tenant, p_working_on_run));
+    RETURN QUERY
+    SELECT g.position::int, j.run_id IS NOT NULL
+      FROM unnest(p_tenant, p_run, p_token) WITH ORDINALITY AS g (tenant, run, token, position)
+      LEFT JOIN steelyard.job j
+        ON j.tenant_id = g.tenant AND j.run_id = g.run AND j.token = g.token AND j.state = 'running'
+     WHERE j.run_id IS NULL OR j.is_cancel_asked;
+END $$;
 
 -- Effect: takes jobs from workers that gave no sign of life since p_stalled_before. Such a job waits for another worker;
 -- one that lost p_losses_max workers is a dead letter, one whose end was asked for ends. Returns what became of each.
+-- A job that its worker has locked is passed by: its unit of work ends first.
 CREATE FUNCTION steelyard.rescue_jobs(p_now timestamptz, p_stalled_before timestamptz, p_losses_max int, p_limit int)
     RETURNS TABLE (tenant_id text, run_id bigint, kind text, worker text, state text)
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -126,11 +141,13 @@ CREATE FUNCTION steelyard.rescue_jobs(p_now timestamptz, p_stalled_before timest
         SELECT j.tenant_id, j.run_id, j.kind, j.worker,
                CASE WHEN j.is_cancel_asked THEN 'cancelled' WHEN j.losses + 1 >= p_losses_max THEN 'failed'
                     ELSE 'retrying' END AS next
-          FROM steelyard.job j WHERE j.state = 'running' AND j.heartbeat_at < p_stalled_before
-         ORDER BY j.heartbeat_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED),
+          FROM steelyard.job j
+         WHERE j.state = 'running' AND NOT EXISTS (
+               SELECT FROM steelyard.job_worker w WHERE w.name = j.worker AND w.heartbeat_at >= p_stalled_before)
+         ORDER BY j.tenant_id, j.run_id LIMIT p_limit FOR NO KEY UPDATE OF j SKIP LOCKED),
     freed AS (
         UPDATE steelyard.job j
-           SET state = CASE s.next WHEN 'failed' THEN 'dead' ELSE 'waiting' END, heartbeat_at = NULL, worker = NULL,
+           SET state = CASE s.next WHEN 'failed' THEN 'dead' ELSE 'waiting' END, worker = NULL,
                losses = j.losses + 1, attempt = greatest(j.attempt - 1, 0), due_at = p_now, look_at = p_now
           FROM stalled s WHERE j.tenant_id = s.tenant_id AND j.run_id = s.run_id AND s.next <> 'cancelled'),
     dropped AS (
@@ -140,9 +157,9 @@ CREATE FUNCTION steelyard.rescue_jobs(p_now timestamptz, p_stalled_before timest
         UPDATE steelyard.run r
            SET state = s.next, finished_at = CASE s.next WHEN 'retrying' THEN NULL ELSE p_now END,
                error_category = CASE s.next WHEN 'cancelled' THEN r.error_category ELSE 'worker' END,
-               result = CASE s.next WHEN 'failed' THEN json_build_object('success', false, 'error', 'worker_lost') ELSE r.result END,
+               result = CASE s.next WHEN 'failed' THEN json_build_object('success', false, 'error', 'its worker gave no sign of life any more') ELSE r.result END,
                error = CASE s.next
-                   WHEN 'cancelled' THEN json_build_object('code', 'job_cancelled', 'message', 'it was cancelled')
+                   WHEN 'cancelled' THEN json_build_object('code', 'job_cancelled', 'message', 'it was cancelled while it ran')
                    ELSE json_build_object('code', 'worker_lost', 'message', 'its worker gave no sign of life any more') END
           FROM stalled s WHERE r.tenant_id = s.tenant_id AND r.id = s.run_id)
     SELECT s.tenant_id, s.run_id, s.kind, s.worker, s.next FROM stalled s
@@ -163,7 +180,7 @@ DO $$
 DECLARE v_function text;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY['hand_over_jobs(timestamptz, text[], int, interval)',
-            'beat_jobs(timestamptz, text[], bigint[], bigint[])',
+            'beat_worker(timestamptz, text, text[], bigint[], bigint[], text[], bigint[])',
             'rescue_jobs(timestamptz, timestamptz, int, int)', 'count_jobs(timestamptz)'] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION steelyard.%s FROM PUBLIC', v_function);
         EXECUTE format('GRANT EXECUTE ON FUNCTION steelyard.%s TO steelyard_app', v_function);

@@ -4,7 +4,7 @@ from steelyard.runtime.migrations.run_sql import run_sql
 
 revision = "0006_jobs"
 down_revision = "0005_sync"
-SCRIPTS = ("0006_jobs.sql",)
+SCRIPTS = ("0006_jobs.sql", "0006_procrastinate.sql")
 
 
 def upgrade() -> None:

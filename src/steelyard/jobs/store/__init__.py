@@ -1,0 +1,1 @@
+"""All SQL of jobs and of their runs."""
