@@ -34,6 +34,9 @@ TENANT_TABLES: Final[Mapping[str, str]] = MappingProxyType(
         "run": "tenant_id",
         "provider_budget": "tenant_id",
         "job": "tenant_id",
+        "schedule": "tenant_id",
+        "schedule_tick": "tenant_id",
+        "sync_removed": "tenant_id",
     }
 )
 """Each table that holds tenants' rows, with the column that says whose."""
