@@ -73,6 +73,15 @@ ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
         ("job", "UPDATE"),
         ("job", "DELETE"),
         ("job_worker", "DELETE"),
+        ("schedule", "INSERT"),
+        ("schedule", "UPDATE"),
+        ("schedule", "DELETE"),
+        ("schedule_tick", "INSERT"),
+        ("schedule_tick", "UPDATE"),
+        ("schedule_tick", "DELETE"),
+        ("sync_removed", "INSERT"),
+        ("sync_removed", "UPDATE"),
+        ("sync_removed", "DELETE"),
     }
 )
 """All that the running product may write itself; money has its own door."""
