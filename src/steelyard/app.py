@@ -29,6 +29,8 @@ from steelyard.balances.last_known import READ_DEADLINE_S, LastKnownBalances
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId
+from steelyard.jobs.open_jobs import Jobs
+from steelyard.jobs.readings import job_readings
 from steelyard.ledger.api import ROUTES as LEDGER_ROUTES
 from steelyard.ledger.commit import GroupCommit
 from steelyard.ledger.operations import Ledger
@@ -64,8 +66,9 @@ from steelyard.runtime.repeat import repeat
 from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
 from steelyard.sync.api import router as sync_router
-from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
+from steelyard.sync.open_sync import BalanceSync, SyncParts
 from steelyard.sync.users_api import router as synced_users_router
+from steelyard.work import open_work
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
@@ -104,6 +107,7 @@ class Services:
     figures: Figures
     live: Live
     sync: BalanceSync
+    jobs: Jobs
     document: Callable[[], dict[str, Any]]
     """The OpenAPI document."""
     page_sessions: PageSessions | None
@@ -138,7 +142,7 @@ async def open_services(
         settings: As read from the environment.
         database_url: Where to log in as the application's role; `settings.database_url` if absent.
         made_secret: The data folder's token secret, for HS256 without a shared file.
-        starts_sync: Whether this process pulls balances from the beginning.
+        starts_sync: Whether this process works in the background, unless `settings.work` says no.
     Raises:
         DatabaseUnavailable: The database does not answer.
         SchemaBehind: Its schema is not this release's.
@@ -160,12 +164,13 @@ async def open_services(
         commit = GroupCommit(url, clock, publish, settings.commit_queue_limit, deadline)
         closing.push_async_callback(commit.close, drain=DRAIN)
         reader = BalanceReader(database, cache, clock)
-        figures = figures or Figures()
+        hurried = BalanceReader(database, cache, clock, READ_DEADLINE_S)
         ports = LivePorts(database, reader, authenticator, bus, clock)
         live = _open_live(settings, ports, redis, is_embedded=made_secret is not None)
         closing.push_async_callback(live.close)
         parts = SyncParts(settings, database, clock, ids, bus, cache)
-        sync = await closing.enter_async_context(open_sync(parts, starts=starts_sync))
+        opening = open_work(parts, url, works=starts_sync and settings.work)
+        work = await closing.enter_async_context(opening)
         services = Services(
             settings=settings,
             clock=clock,
@@ -177,16 +182,15 @@ async def open_services(
             cache=cache,
             redis=redis,
             reader=reader,
-            last_known=LastKnownBalances(
-                BalanceReader(database, cache, clock, READ_DEADLINE_S), clock
-            ),
+            last_known=LastKnownBalances(hurried, clock),
             currencies=KnownCurrencies(reader),
             commit=commit,
             relay=relay_beside(redis, Relay(database, bus, clock, cache=cache)),
             sweeper=HoldSweeper(database, commit, clock),
-            figures=figures,
+            figures=figures or Figures(),
             live=live,
-            sync=sync,
+            sync=work.sync,
+            jobs=work.jobs,
             document=document or openapi_document,
             page_sessions=page_sessions,
         )
@@ -249,6 +253,7 @@ def _readings(services: Services) -> list[Family]:
         *runtime_readings(services.database, services.relay, services.bus),
         *redis_readings(services.redis),
         *live_readings(services.live.gateway.figures),
+        *job_readings(services.jobs.figures),
     ]
 
 

@@ -20,6 +20,7 @@ from steelyard.app import HOT_ROUTES, Services, _readings, create_app
 from steelyard.cli.config import OTHER_NAMES
 from steelyard.cli.main import ALIASES, COMMANDS
 from steelyard.core.errors import SteelyardError
+from steelyard.jobs.run_jobs import JobFigures
 from steelyard.live.client_events import CLIENT_EVENTS
 from steelyard.live.events import COMPLAINTS, SERVER_EVENTS
 from steelyard.live.figures import LiveFigures
@@ -86,7 +87,9 @@ def test_every_error_code_is_documented_and_none_is_made_up() -> None:
     told_by_commands = {"usage", "invalid_setting", "system_error"}
     benchmark_only = {"peer_refused", "benchmark_unsound"}  # docs/reference/benchmarks.md
     told_live = {ending.word for ending in Ending} | set(COMPLAINTS)
-    expected = (all_error_codes() | MEANINGS.keys() | told_by_commands | told_live) - benchmark_only
+    told_with_runs = {"job_cancelled", "network", "timeout", "unclassified", "worker_lost"}
+    told = told_by_commands | told_live | told_with_runs
+    expected = (all_error_codes() | MEANINGS.keys() | told) - benchmark_only
     assert first_cells(text_of("errors.md")) == expected
 
 
@@ -111,6 +114,7 @@ class _AnyServices:
     """Services of which every figure is nothing."""
 
     live = SimpleNamespace(gateway=SimpleNamespace(figures=LiveFigures()))
+    jobs = SimpleNamespace(figures=JobFigures())
 
     def __getattr__(self, name: str) -> Any:
         return _Nothing()

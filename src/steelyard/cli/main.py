@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "up": "steelyard.cli.up",
     "serve": "steelyard.cli.serve",
+    "worker": "steelyard.cli.worker",
     "migrate": "steelyard.cli.migrate",
     "token": "steelyard.cli.token",
     "page": "steelyard.cli.page",

@@ -1,6 +1,7 @@
 """What the commands need of the application, which stands above them and is handed in by the process."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import typer
@@ -22,6 +23,16 @@ class Program(Protocol):
         page_sessions: "PageSessions | None" = None,
     ) -> Any:
         """Build the application; its lifespan opens and closes the services."""
+        ...
+
+    def open_services(
+        self,
+        settings: "Settings",
+        *,
+        database_url: str | None = None,
+        made_secret: str | None = None,
+    ) -> AbstractAsyncContextManager[Any]:
+        """Open what a process works with, without HTTP."""
         ...
 
     def server_options(self, settings: "Settings") -> dict[str, Any]:

@@ -59,21 +59,28 @@ async def reach_redis(
 
     What is published on `bus` inside is told to them. None where there is neither.
     """
-    from pydantic import SecretStr
-
     from steelyard.balances.account_owners import KnownOwners
     from steelyard.runtime.clock import SystemClock
     from steelyard.runtime.redis import RedisPorts
     from steelyard.runtime.redis.from_settings import open_redis_of
-    from steelyard.runtime.valkey import find_running_valkey
 
-    if settings.redis_address is None:
-        url = await find_running_valkey(settings.data_dir)
-        settings = settings.model_copy(update={"redis_url": SecretStr(url) if url else None})
+    settings = await with_running_redis(settings)
     clock = SystemClock()
     ports = RedisPorts(bus, KnownOwners(database, clock), clock)
     async with open_redis_of(settings, database, ports) as link:
         yield link
+
+
+async def with_running_redis(settings: "Settings") -> "Settings":
+    """Return the settings with the Valkey of the `up` that runs here, where they name no Redis."""
+    from pydantic import SecretStr
+
+    from steelyard.runtime.valkey import find_running_valkey
+
+    if settings.redis_address is not None:
+        return settings
+    url = await find_running_valkey(settings.data_dir)
+    return settings.model_copy(update={"redis_url": SecretStr(url) if url else None})
 
 
 async def check_schema(url: str) -> None:

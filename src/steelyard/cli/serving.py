@@ -94,6 +94,19 @@ class Ending:
             self.server.should_exit = True
 
 
+class WorkerEnding(Ending):
+    """Ends a process without a server: the first signal lets it finish its work, the second cuts that off."""
+
+    def ask(self) -> None:
+        """Take one more request to end."""
+        self.asked += 1
+        if self.asked > ASKED_TWICE:
+            os._exit(130)
+        if self.asked == ASKED_TWICE:
+            say("ending at once; a third signal ends it as `kill -9` would")
+        self.task.cancel()
+
+
 def run_in_loop(work: Coroutine[Any, Any, T], *, wants_uvloop: bool) -> T:
     """Run a command's work in a new event loop: uvloop's where it is wanted and there is one."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None

@@ -41,6 +41,8 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "method_not_allowed": Meaning(405, "The method is not allowed here"),
         "insufficient_funds": Meaning(402, "The account cannot cover it"),
         "account_suspended": Meaning(423, "The account is suspended"),
+        "unknown_job_kind": Meaning(422, "There is no such kind of job"),
+        "run_not_dead": Meaning(409, "The run is no dead letter"),
         "currency_mismatch": Meaning(422, "The currencies differ"),
         "same_account": Meaning(422, "An account cannot pay itself"),
         "balance_limit": Meaning(409, "The balance would leave its range"),

@@ -187,6 +187,17 @@ class Settings(BaseSettings):
         description="Milliseconds a due sync waits at most for a free worker to look.",
     )
 
+    work: bool = Field(
+        True, description="Whether a server also works in the background: syncs, jobs, schedules."
+    )
+    job_engine: Literal["procrastinate", "in_process"] = Field(
+        "procrastinate", description="What carries jobs to workers."
+    )
+    job_slots: int = Field(4, ge=1, le=100, description="Jobs that one worker runs at once.")
+    job_drain_ms: int = Field(
+        20_000, ge=0, le=3_600_000, description="Longest a worker that ends waits for its jobs."
+    )
+
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
         "HS256", description="The one algorithm accepted."
     )
