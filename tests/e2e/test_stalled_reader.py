@@ -253,6 +253,20 @@ async def growth_with_readers(rig: Rig, user: str, changes: int) -> int:
     return growth
 
 
+async def growth_with_stalled_readers(
+    rig: Rig, user: str, changes: int
+) -> tuple[int, dict[str, Reader], int]:
+    """Let changes happen while nobody reads, until all are cut off; return the growth, the readers, the newest `seq`."""
+    slow = await rig.endings("too_slow")
+    stalled = await open_all(rig, user)
+    before = rig.memory_kib()
+    newest = await rig.charge(stalled["sse"].account, changes)
+    async with asyncio.timeout(30):
+        while await rig.endings("too_slow") < slow + len(stalled):  # noqa: ASYNC110  (it counts)
+            await asyncio.sleep(0.1)
+    return rig.memory_kib() - before, stalled, newest
+
+
 @pytest.mark.parametrize("changes", CHANGES)
 async def test_readers_that_stall_cost_no_memory_and_come_back_to_the_newest(
     rig: Rig, changes: int
@@ -260,17 +274,14 @@ async def test_readers_that_stall_cost_no_memory_and_come_back_to_the_newest(
     name, slow = secrets.token_hex(4), await rig.endings("too_slow")
     control = await growth_with_readers(rig, f"reads-{name}", changes)
     assert await rig.endings("too_slow") == slow, "a client that reads is not slow"
+    # Twice: a process grows when it does something for the first time; a queue without a bound grows every time.
+    first, gone, _ = await growth_with_stalled_readers(rig, f"first-{name}", changes)
+    for reader in gone.values():
+        await reader.close()
     sockets = rig.sockets()
-
-    stalled = await open_all(rig, f"stalls-{name}")
-    before = rig.memory_kib()
-    newest = await rig.charge(stalled["sse"].account, changes)
-    async with asyncio.timeout(30):
-        while await rig.endings("too_slow") < slow + len(stalled):  # noqa: ASYNC110  (it counts)
-            await asyncio.sleep(0.1)
-    growth = rig.memory_kib() - before
-    _log.info("%d changes: with readers %d KiB, stalled %d KiB", changes, control, growth)
-    assert growth <= max(control, 0) + BOUND_KIB
+    second, stalled, newest = await growth_with_stalled_readers(rig, f"stalls-{name}", changes)
+    _log.info("%d changes: read %d KiB, stalled %d, then %d", changes, control, first, second)
+    assert min(first, second) <= max(control, 0) + BOUND_KIB
 
     async with asyncio.timeout(30):
         while rig.sockets() > sockets:  # noqa: ASYNC110  (the server closes them)
