@@ -1,13 +1,14 @@
 """Taking work: never more than the source's budget grants, whoever else takes some at the same moment."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 
 from steelyard.core.clock import Clock
 from steelyard.runtime.database import Database, UnitOfWork
 from steelyard.sync import store
-from steelyard.sync.model import Grant, Lane, Lease
+from steelyard.sync.model import Budget, Grant, Lane, Lease
 from steelyard.sync.rules import grant_of, refill, spend
 from steelyard.sync.store import budgets
 
@@ -72,10 +73,17 @@ async def _lease(
     granted = grant_of(budget, in_flight, now=now)
     grant = Grant(min(granted.login, slots.login), min(granted.background, slots.background))
     if grant.login == 0:
-        return Taken([], budget.rate_per_s, is_limited=granted.login == 0)
+        is_limited = granted.login == 0 and not _is_shut(budget, now=now)
+        return Taken([], budget.rate_per_s, is_limited=is_limited)
     leases = await store.lease_targets(
         uow, lane, grant, worker=taker.worker, lease_s=taker.lease_s, now=now
     )
     if leases:
         await budgets.save_budget(uow, lane.provider, spend(budget, len(leases)))
     return Taken(leases, budget.rate_per_s, is_limited=len(leases) >= granted.background)
+
+
+def _is_shut(budget: Budget, *, now: datetime) -> bool:
+    """Whether nothing is granted until a moment that is known, or until somebody says so: no need to look again soon."""
+    until = (budget.blocked_until, budget.circuit_until)
+    return budget.paused_at is not None or any(one is not None and one > now for one in until)
