@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import httpx2
 import pytest
 
+from steelyard.cli.demo_bank import DemoBooks, next_entry
+from steelyard.cli.demo_people import PEOPLE, WALLET
 from steelyard.cli.purchase_file import reader_of
 from steelyard.core.errors import NotFound
 from steelyard.ledger.purchases import Purchase
 from steelyard.runtime.currencies import find_currency
+from steelyard.runtime.datafolder import open_folder
 from steelyard.runtime.redis.connect import RedisServer, ask_all
 from steelyard.runtime.valkey import find_running_valkey
 from tests.e2e.cli_kit import SHIPPED, Up, command, steelyard
@@ -208,3 +212,105 @@ async def test_up_brings_a_valkey_that_its_server_fills_and_listens_to(running: 
                 await asyncio.sleep(0.05)
     finally:
         await connection.disconnect(nowait=True)
+
+
+class Bank:
+    """The demo's core bank beside a running `up`, and the users whose money is there."""
+
+    def __init__(self, up: Up) -> None:
+        self.up, self.headers = up, admin(up)
+
+    def steer(self, *options: str) -> Any:
+        """Steer it by the command."""
+        done = command("simulate", "t24", *options, "--json", "--data-dir", self.up.folder)
+        assert done.code == 0, done.err
+        return done.json
+
+    def truth(self) -> dict[str, int]:
+        """What every account truly has, in minor units, by its number."""
+        told = self.steer("--truth")
+        return {number: one["balances"]["available"] for number, one in told.items()}
+
+    def users(self) -> Any:
+        """The users as the page lists them."""
+        answer = httpx2.get(f"{self.up.url}/api/sync/users", headers=self.headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def log_in(self, user: str) -> Any:
+        """Log a user in."""
+        path = f"{self.up.url}/api/sync/users/{user}/login"
+        return httpx2.post(path, headers=self.headers, timeout=30).json()
+
+    def wait_users(self, is_so: Callable[[Any], bool]) -> None:
+        """Wait until something is true of the users."""
+        until_s = time.monotonic() + 60
+        while not is_so(self.users()):
+            assert time.monotonic() < until_s, self.users()
+            time.sleep(0.1)
+
+
+def test_balances_at_the_demos_bank_are_mirrored_and_a_wallet_user_is_never_asked_for(
+    running: Up,
+) -> None:
+    bank = Bank(running)
+    running.wait_log("Core bank           simulated, read every 10 s")
+    bank.wait_users(lambda told: all(one["state"] == "fresh" for one in told["data"]))
+    told = bank.users()
+    assert told["source"]["state"] == "asked"
+    assert [one["user"] for one in told["data"]] == sorted(one.user for one in PEOPLE)
+    bank.steer("--post", "4000000101=1234.56")
+    answer = bank.log_in("demo-mutale")
+    assert (answer["ok"], answer["currency"], answer["reason"]) == (True, "ZMW", None)
+    account = next(one for one in bank.users()["data"] if one["user"] == "demo-mutale")
+    assert account["accounts"][0]["balance"] >= 842_050 + 123_456 - 100_000
+    refused = bank.log_in(WALLET.user)
+    assert (refused["ok"], refused["balance"], refused["reason"]) == (False, None, "wallet")
+    asked = {number: one["asked"] for number, one in bank.steer("--truth").items()}
+    assert asked.pop(WALLET.accounts[0].number) == 0
+    assert min(asked.values()) >= 1
+
+
+def test_a_demo_bank_that_is_broken_by_hand_is_told_honestly_and_recovers(running: Up) -> None:
+    bank = Bank(running)
+    before = bank.log_in("demo-ruth")
+    assert before["ok"], before
+    bank.steer("--break", "hang", "--for", "60")
+    try:
+        late = bank.log_in("demo-ruth")
+        assert (late["ok"], late["queued"], late["reason"]) == (False, True, "timeout")
+        assert late["balance"] is not None
+    finally:
+        bank.steer("--repair")
+    bank.wait_users(lambda told: all(one["state"] == "fresh" for one in told["data"]))
+
+
+@pytest.mark.slow
+def test_after_kill_9_the_demos_bank_goes_on_and_without_the_demo_nobody_is_asked_for(
+    start: Callable[..., Up],
+) -> None:
+    first = start()
+    first.wait_ready()
+    told = Bank(first).steer("--post", "4000000401=-1000.05")
+    assert (told["account"], told["currency"]) == ("4000000401", "ZMW")
+    first.kill()
+    at_kill = DemoBooks.open(open_folder(first.folder), {})
+
+    second = start()
+    second.wait_ready()
+    truth = Bank(second).truth()
+    assert second.end() == 0
+    at_end = DemoBooks.open(open_folder(first.folder), {})
+    seen = []
+    for moved in range(at_kill.moved, at_end.moved + 1):
+        seen.append({number: one.booked for number, one in at_kill.books.accounts.items()})
+        at_kill.books.post(*next_entry(at_kill.books, moved))
+    assert truth in seen, "every balance is where its entries lead"
+    assert seen[-1] == {number: one.booked for number, one in at_end.books.accounts.items()}
+
+    declined = start("--no-demo", "--json")
+    declined.wait_ready()
+    assert Bank(declined).users()["data"] == []
+    assert Bank(declined).users()["source"]["state"] == "off"
+    none = command("simulate", "t24", "--truth", "--data-dir", declined.folder)
+    assert (none.code, "no demo bank runs on" in none.err) == (1, True)

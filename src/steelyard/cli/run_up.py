@@ -7,11 +7,11 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -50,6 +50,9 @@ from steelyard.runtime.repeat import repeat
 from steelyard.runtime.settings import Settings
 from steelyard.runtime.valkey import embedded_valkey
 
+if TYPE_CHECKING:
+    from steelyard.cli.demo_bank import DemoBank
+
 # An address that stands for all of this machine's, and one of them.
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
@@ -72,6 +75,16 @@ class Prepared:
     url: str
     folder: ProductFolder
     is_embedded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What runs, and with which settings."""
+
+    options: UpOptions
+    ready: Prepared
+    bank: "DemoBank | None"
+    settings: Settings
 
 
 async def run_up(load: Callable[[], Program], options: UpOptions) -> None:
@@ -112,11 +125,16 @@ async def _run(
     importing = asyncio.create_task(asyncio.to_thread(load))
     find_redis = await closing.enter_async_context(_redis_beside(settings, steps))
     ready = await closing.enter_async_context(_prepared(settings, steps))
-    await _make_default_tenant(ready.url)
-    await _load_demo(ready, options, steps, closing=closing)
+    is_demo_wanted = options.wants_demo if ready.is_embedded else options.wants_demo is True
+    is_month_due = is_demo_due(ready.folder, is_demo_wanted)
+    bank = await _have_default_tenant(ready, options, steps, closing=closing)
+    if is_month_due:
+        await _load_demo(ready, steps, closing=closing)
     with steps.step("server"):
         program = await importing
         settings = await find_redis()
+        if bank is not None:
+            settings = bank.settings(settings)
         secret = make_secret(ready.folder, Secret.JWT)
         application = program.create_app(
             settings,
@@ -131,7 +149,7 @@ async def _run(
     ending.server = server
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     telling = asyncio.create_task(
-        _tell_when_up(server, options, ready, port_of(bound), steps=steps)
+        _tell_when_up(server, Started(options, ready, bank, settings), port_of(bound), steps=steps)
     )
     try:
         await serving
@@ -141,13 +159,11 @@ async def _run(
         await asyncio.wait({serving, telling})
 
 
-async def _tell_when_up(
-    server: Server, options: UpOptions, ready: Prepared, port: int, *, steps: Steps
-) -> None:
+async def _tell_when_up(server: Server, started: Started, port: int, *, steps: Steps) -> None:
     await server.is_up.wait()
-    url = _url_of(options.settings, port)
-    with noted_address(ready.folder, url):
-        _tell_ready(options, ready, url, steps)
+    url = _url_of(started.settings, port)
+    with noted_address(started.ready.folder, url):
+        _tell_ready(started, url, steps)
         await asyncio.Event().wait()  # until cancelled: the note is true while the server runs
 
 
@@ -220,23 +236,51 @@ def _login_for(folder: ProductFolder) -> str:
     return f"steelyard_up_{hashlib.sha256(os.fsencode(folder.path)).hexdigest()[:8]}"
 
 
-async def _make_default_tenant(url: str) -> None:
-    database, now = await Database.open(url, pool_size=2), SystemClock().now()
+async def _have_default_tenant(
+    ready: Prepared, options: UpOptions, steps: Steps, *, closing: AsyncExitStack
+) -> "DemoBank | None":
+    """Make the default tenant, and with the demo the users of its core bank, before any other account."""
+    from steelyard.cli.demo_people import enrol_people, rest_people
+
+    settings = options.settings
+    database, now = await Database.open(ready.url, pool_size=2), SystemClock().now()
     try:
         await create_tenant(database, DEFAULT_TENANT, name="Default", now=now)
         async with database.unit_of_work(DEFAULT_TENANT) as uow:
             await open_book(uow, find_currency(CURRENCY_CODE), now=now)
+        if read_demo_state(ready.folder) not in (DemoState.LOADING, DemoState.LOADED):
+            return None
+        is_declined = options.wants_demo is False or not _has_demo(ready, options)
+        if settings.t24_api_url is not None or is_declined:
+            await rest_people(database, now=now)
+            return None
+        mirrored = await enrol_people(database, settings, now=now)
     finally:
         await database.close()
+    return await _start_bank(ready.folder, mirrored, steps, closing=closing)
 
 
-async def _load_demo(
-    ready: Prepared, options: UpOptions, steps: Steps, *, closing: AsyncExitStack
-) -> None:
-    """Load the demo data where it is due; what takes longer than a start may goes on beside the server."""
-    wanted = options.wants_demo if ready.is_embedded else options.wants_demo is True
-    if not is_demo_due(ready.folder, wanted):
-        return
+async def _start_bank(
+    folder: ProductFolder, mirrored: Mapping[str, int], steps: Steps, *, closing: AsyncExitStack
+) -> "DemoBank | None":
+    """Serve the demo's core bank; a start does not fail for it."""
+    from steelyard.cli.demo_bank import open_demo_bank
+
+    try:
+        return await closing.enter_async_context(open_demo_bank(folder, mirrored))
+    except OSError as error:
+        steps.tell(f"the demo goes on without its core bank ({error.strerror or error})")
+        return None
+
+
+def _has_demo(ready: Prepared, options: UpOptions) -> bool:
+    """Whether this database has the demo, or is about to get it."""
+    is_demo = ready.is_embedded or options.wants_demo is True
+    return is_demo and read_demo_state(ready.folder) in (DemoState.LOADING, DemoState.LOADED)
+
+
+async def _load_demo(ready: Prepared, steps: Steps, *, closing: AsyncExitStack) -> None:
+    """Load the month of purchases; what takes longer than a start may goes on beside the server."""
 
     async def load() -> ImportOutcome:
         async with open_import_ports(ready.url) as ports:
@@ -259,9 +303,7 @@ def _start_replay(
     services: Any, ready: Prepared, options: UpOptions, *, closing: AsyncExitStack
 ) -> None:
     """Replay the month for whoever watches, until the server ends; only in a database that has the demo's month."""
-    is_demo = ready.is_embedded or options.wants_demo is True
-    has_month = read_demo_state(ready.folder) in (DemoState.LOADING, DemoState.LOADED)
-    if not (options.wants_replay and is_demo and has_month):
+    if not (options.wants_replay and _has_demo(ready, options)):
         return
     ports = ReplayPorts(
         services.database, services.commit, services.reader, services.live.gateway.watches.keys
@@ -281,13 +323,16 @@ def _url_of(settings: Settings, port: int) -> str:
     return f"http://{_ANY_ADDRESS.get(settings.host, host)}:{port}"
 
 
-def _tell_ready(options: UpOptions, ready: Prepared, url: str, steps: Steps) -> None:
+def _tell_ready(started: Started, url: str, steps: Steps) -> None:
     """Say where it listens, how to look at it and call it, and where the data lies."""
-    folder, signs = ready.folder.path, options.settings.jwt_algorithm == "HS256"
+    options, ready = started.options, started.ready
+    folder, signs = ready.folder.path, started.settings.jwt_algorithm == "HS256"
     if options.wants_json:
         page = make_page_address(ready.folder, url) if signs else url
         taken_s = round(steps.elapsed_s, 2)
-        print_json({"url": url, "page": page, "data_dir": str(folder), "ready_s": taken_s})
+        bank = started.bank.url if started.bank else None
+        told = {"url": url, "page": page, "data_dir": str(folder), "core_bank": bank}
+        print_json({**told, "ready_s": taken_s})
         return
     if options.wants_json_logs:
         steps.tell(f"ready at {url}", took_s=steps.elapsed_s)
@@ -304,6 +349,11 @@ def _tell_ready(options: UpOptions, ready: Prepared, url: str, steps: Steps) -> 
         say(f"    curl -H \"Authorization: Bearer $TOKEN\" '{url}/api/accounts?{some}'\n")
     else:
         say(f"  Watch it live: open {url} and paste a token of your issuer\n")
+    if started.bank is not None:
+        every_s = started.settings.balance_sync_interval / 1000
+        say(
+            f"  Core bank           simulated, read every {every_s:g} s; {_command()} sync status {at}"
+        )
     say(f"  API documentation   {url}/docs")
     say(f"  Data folder         {folder}")
     if signs:
