@@ -111,6 +111,25 @@ async def test_push_is_measured_and_every_change_arrives(admin_url: str) -> None
     assert (told["lost"], told["reordered"]) == (0, 0)
 
 
+async def test_syncs_are_measured_and_no_budget_is_exceeded(admin_url: str) -> None:
+    options = {
+        "--seconds": "0.1", "--rounds": "1", "--targets": "8000", "--budget-seconds": "0.5",
+        "--workers": "2", "--database-url": admin_url,
+    }  # fmt: skip
+    told = await asyncio.to_thread(
+        run_bench, "sync", *(word for pair in options.items() for word in pair)
+    )
+    assert told["bench"] == "sync"
+    for name in ("steelyard", "full_batches", "single_4", "single_16", "single_call"):
+        assert told["targets_per_s"][name] > 0
+    assert told["login_lease_ratio"] > 0
+    assert all(told["login_lease"][side]["done"] == 5 for side in ("many_due", "few_due"))
+    assert told["budget_exceeded"] == 0
+    assert told["budget"]["arrivals"] == told["budget"]["grants"] > 0
+    assert told["budget"]["in_flight_max_of_one_user"] == 1
+    assert await leftovers(admin_url) == []
+
+
 @pytest.mark.parametrize("as_superuser", [True, False])
 async def test_a_server_that_cannot_be_used_is_told_in_a_sentence(
     fresh: FreshDatabase, as_superuser: bool

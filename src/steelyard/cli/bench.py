@@ -109,6 +109,38 @@ def push(
     _run(measure_push(plan, database_url=database_url, report=say), wants_json=wants_json)
 
 
+@app.command(
+    help="Leases in batches against single rows, logins beside a backlog, a shared budget."
+)
+def sync(
+    *,
+    seconds: Seconds = 3.0,
+    rounds: Rounds = 5,
+    targets: Annotated[
+        int, typer.Option("--targets", min=1_000, max=5_000_000, help="Targets that are due.")
+    ] = 1_000_000,
+    logins_per_s: Annotated[float, typer.Option("--logins-per-s", min=1, max=1_000)] = 50.0,
+    requests_per_s: Annotated[
+        float, typer.Option("--requests-per-s", min=1, max=1_000, help="Of the shared budget.")
+    ] = 100.0,
+    budget_seconds: Annotated[
+        float, typer.Option("--budget-seconds", min=0.5, max=600, help="How long it is used up.")
+    ] = 20.0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Processes that share the budget.")
+    ] = 4,
+    database_url: DatabaseUrl = None,
+    wants_json: Json = False,
+) -> None:
+    """Measure the sync engine."""
+    from steelyard.cli.benchmarks.sync import SyncPlan, measure_sync
+    from steelyard.cli.benchmarks.sync_budget import BudgetPlan
+
+    budget = BudgetPlan(budget_seconds, requests_per_s, workers=workers)
+    plan = SyncPlan(seconds, rounds, targets, logins_per_s, budget)
+    _run(measure_sync(plan, database_url=database_url, report=say), wants_json=wants_json)
+
+
 def _run(work: Coroutine[Any, Any, dict[str, object]], *, wants_json: bool) -> None:
     from steelyard.cli.serving import run_in_loop
 

@@ -49,11 +49,13 @@ class Place:
     is_embedded: bool
     report: Report
     login: str = field(default_factory=lambda: f"steelyard_bench_{secrets.token_hex(4)}")
+    _password: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    """Of the login: one for all databases, so that making one locks nobody out of another."""
     _made: list[str] = field(default_factory=list)
 
     async def make_database(self) -> BenchDatabase:
         """Make a database and migrate it to this release's schema."""
-        name, password = f"steelyard_bench_{secrets.token_hex(4)}", secrets.token_urlsafe(24)
+        name = f"steelyard_bench_{secrets.token_hex(4)}"
         connection = await connect(self.admin_url)
         try:
             await connection.execute(f'CREATE DATABASE "{name}"')
@@ -61,7 +63,7 @@ class Place:
             await connection.close(timeout=5)
         self._made.append(name)
         url = urlunsplit(urlsplit(self.admin_url)._replace(path=f"/{name}"))
-        prepared = await prepare_database(url, login=self.login, password=password)
+        prepared = await prepare_database(url, login=self.login, password=self._password)
         return BenchDatabase(name, url, prepared.app_url)
 
     async def clean(self) -> None:
