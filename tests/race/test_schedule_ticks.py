@@ -105,6 +105,7 @@ async def live_through(
     assert told == expected
     assert set(told.values()) == {1}
     assert all(scheduler.ticks > len(expected) / 20 for scheduler in both)
+    assert [scheduler.failures for scheduler in both] == [0, 0]
 
 
 async def put_all(

@@ -120,6 +120,24 @@ async def test_a_clock_put_back_repeats_nothing_and_loses_nothing(scene: Schedul
     assert told == Counter((ACME, "hourly", one) for one in (*expected, early))
 
 
+async def test_a_clock_that_goes_back_and_comes_again_finds_its_ticks_at_once(
+    scene: ScheduleWorld,
+) -> None:
+    await scene.let_each_tick_have_a_run()
+    await scene.put(ACME, "often", cron="* * * * *")
+    scheduler, minute = scene.scheduler(kinds=kinds_of("export")), timedelta(minutes=1)
+    for _ in range(30):
+        scene.clock.move(minute)
+        assert await scheduler.tick_once() == 1
+    scene.clock.move(minute * -20)
+    assert await scheduler.tick_once() == 0
+    scene.clock.move(minute * 21)
+    assert await scheduler.tick_once() == 1
+    assert [run[2] for run in await scene.runs()] == [
+        utc(2026, 6, 1, 12) + minute * i for i in range(1, 32)
+    ]
+
+
 async def test_a_clock_a_few_seconds_behind_another_leaves_its_ticks_alone(
     scene: ScheduleWorld,
 ) -> None:

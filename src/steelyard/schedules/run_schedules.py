@@ -25,29 +25,43 @@ TENANTS_EVERY_S: Final = 60.0
 LEFT_ALONE_S: Final = 60.0
 PAGE: Final = 200
 AT_ONCE: Final = 4
+TICKS_PASSED_BY: Final = 5_000
+"""Of one schedule at one look."""
 
 _log = structlog.get_logger()
 Outcome = TypeVar("Outcome")
 
 
-async def tick(uow: UnitOfWork, name: str, kinds: Kinds, *, now: datetime) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A tick and the run that it began."""
+
+    planned_for: datetime
+    run: int
+    late_s: float
+
+
+async def tick(uow: UnitOfWork, name: str, kinds: Kinds, *, now: datetime) -> Ticked | None:
     """Begin the run of a schedule whose tick has come, or change nothing; the caller commits.
 
     However many look at the same time, one has the row and the others pass by. What commits with the run is that
     this tick was, and when the next one is: whoever is killed leaves all of it or nothing. Ticks that were missed
-    are one run, for the oldest of them. A clock that is put back finds its ticks written.
+    are one run, for the oldest of them. A clock that was put back finds the ticks that were, and passes them by.
 
     Returns:
-        The run; None where nothing was due, somebody else has the row, or the tick was before.
+        None where nothing was due, somebody else has the row, or every tick until now was before.
     Raises:
         InvalidInput: This machine does not know the schedule's zone.
     """
     schedule = await store.lock_free_schedule(uow, name)
     if schedule is None or schedule.next_at is None or schedule.next_at > now:
         return None
-    planned = schedule.next_at
-    if await store.has_tick(uow, name, planned):
-        await store.move_schedule(uow, name, next_at=next_tick(schedule.rule, planned), now=now)
+    planned: datetime | None = schedule.next_at
+    were = await store.list_ticks(uow, name, since=schedule.next_at, limit=TICKS_PASSED_BY)
+    while planned in were:
+        planned = next_tick(schedule.rule, planned)
+    if planned is None or planned > now or len(were) == TICKS_PASSED_BY:
+        await store.move_schedule(uow, name, next_at=planned, now=now)
         return None
     wanted = RunRequest(
         schedule.subject,
@@ -59,7 +73,7 @@ async def tick(uow: UnitOfWork, name: str, kinds: Kinds, *, now: datetime) -> in
     requested = await request_run(uow, kinds.get(schedule.kind).kind, wanted, now=now)
     due, next_at = Due(uow.tenant, name, planned), next_tick(schedule.rule, now)
     await store.record_tick(uow, due, requested.run, next_at=next_at, now=now)
-    return requested.run
+    return Ticked(planned, requested.run, (now - planned).total_seconds())
 
 
 async def count_again(uow: UnitOfWork, name: str, *, now: datetime) -> bool:
@@ -129,22 +143,21 @@ class Scheduler:
         return sum(outcome is True for outcome in outcomes)
 
     async def _tick(self, due: Due) -> bool:
-        async def act(uow: UnitOfWork) -> tuple[int | None, datetime]:
-            now = self.clock.now()
-            return await tick(uow, due.name, self.kinds, now=now), now
+        async def act(uow: UnitOfWork) -> Ticked | None:
+            return await tick(uow, due.name, self.kinds, now=self.clock.now())
 
-        run, now = await self._apart(due.tenant, due.name, act) or (None, due.next_at)
-        if run is None:
+        ticked = await self._apart(due.tenant, due.name, act)
+        if ticked is None:
             return False
         self.ticks += 1
-        self.late_s = (now - due.next_at).total_seconds()
+        self.late_s = ticked.late_s
         _log.info(
             "schedule.ticked",
             tenant=due.tenant,
             schedule=due.name,
-            run=run,
-            planned_for=due.next_at.isoformat(),
-            late_s=round(self.late_s, 3),
+            run=ticked.run,
+            planned_for=ticked.planned_for.isoformat(),
+            late_s=round(ticked.late_s, 3),
         )
         return True
 

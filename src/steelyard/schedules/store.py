@@ -113,15 +113,17 @@ async def move_schedule(
     )
 
 
-async def has_tick(uow: UnitOfWork, name: str, planned_for: datetime) -> bool:
-    """Whether this tick was."""
-    found = await uow.fetchval(
-        "SELECT 1 FROM steelyard.schedule_tick WHERE tenant_id = $1 AND schedule = $2 AND planned_for = $3",
+async def list_ticks(uow: UnitOfWork, name: str, *, since: datetime, limit: int) -> set[datetime]:
+    """Return which ticks of a schedule were, from `since` on, the oldest first."""
+    rows = await uow.fetch(
+        "SELECT planned_for FROM steelyard.schedule_tick"
+        " WHERE tenant_id = $1 AND schedule = $2 AND planned_for >= $3 ORDER BY planned_for LIMIT $4",
         uow.tenant,
         name,
-        planned_for,
+        since,
+        limit,
     )
-    return found is not None
+    return {row["planned_for"] for row in rows}
 
 
 async def record_tick(
