@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +29,9 @@ from steelyard.balances.last_known import READ_DEADLINE_S, LastKnownBalances
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId
+from steelyard.jobs.api import CancelElsewhere
+from steelyard.jobs.api import router as jobs_router
+from steelyard.jobs.follow import FOLLOW_ROUTES
 from steelyard.jobs.open_jobs import Jobs
 from steelyard.jobs.readings import job_readings
 from steelyard.ledger.api import ROUTES as LEDGER_ROUTES
@@ -66,7 +69,9 @@ from steelyard.runtime.repeat import repeat
 from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
 from steelyard.sync.api import router as sync_router
+from steelyard.sync.control_api import router as sync_control_router
 from steelyard.sync.open_sync import BalanceSync, SyncParts
+from steelyard.sync.readings import sync_readings
 from steelyard.sync.users_api import router as synced_users_router
 from steelyard.work import open_work
 
@@ -81,6 +86,7 @@ HOT_ROUTES: tuple[HotRoute, ...] = (
     *DOCS_ROUTES,
     *PAGE_ROUTES,
     *STREAM_ROUTES,
+    *FOLLOW_ROUTES,
 )
 
 
@@ -112,6 +118,8 @@ class Services:
     """The OpenAPI document."""
     page_sessions: PageSessions | None
     """What opens the live page by a one-time code; only in `up`."""
+    cancel_elsewhere: Mapping[str, CancelElsewhere] = field(default_factory=dict)
+    """What ends a run of a kind that is no job."""
     _ledgers: dict[TenantId, Ledger] = field(default_factory=dict)
 
     def ledger(self, tenant: TenantId) -> Ledger:
@@ -254,6 +262,7 @@ def _readings(services: Services) -> list[Family]:
         *redis_readings(services.redis),
         *live_readings(services.live.gateway.figures),
         *job_readings(services.jobs.figures),
+        *sync_readings(services.sync),
     ]
 
 
@@ -336,6 +345,8 @@ def create_app(
     application.include_router(access_router)
     application.include_router(reconcile_router)
     application.include_router(sync_router)
+    application.include_router(jobs_router)
+    application.include_router(sync_control_router)
     application.include_router(synced_users_router)
     application.edge = Edge(
         AsyncExitStackMiddleware(application.router),

@@ -29,6 +29,7 @@ from steelyard.runtime.bus import BalanceEvent
 from steelyard.runtime.metrics import Figures
 from steelyard.runtime.problems import MEANINGS
 from steelyard.runtime.settings import Settings, environment_name
+from steelyard.sync.figures import SyncFigures
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -115,6 +116,7 @@ class _AnyServices:
 
     live = SimpleNamespace(gateway=SimpleNamespace(figures=LiveFigures()))
     jobs = SimpleNamespace(figures=JobFigures())
+    sync = SimpleNamespace(figures=SyncFigures(), seen=())
 
     def __getattr__(self, name: str) -> Any:
         return _Nothing()

@@ -33,6 +33,9 @@ class Permission(StrEnum):
     LIVE_CONNECT = "live:connect"
     SYNC_READ = "sync:read"
     SYNC_RUN = "sync:run"
+    SYNC_CONTROL = "sync:control"
+    RUNS_READ = "runs:read"
+    RUNS_MANAGE = "runs:manage"
     RECONCILE_READ = "reconcile:read"
     RECONCILE_RUN = "reconcile:run"
     RECONCILE_FIX = "reconcile:fix"
@@ -71,6 +74,9 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     Permission.LIVE_CONNECT: _EVERYONE,
     Permission.SYNC_READ: _EVERYONE,
     Permission.SYNC_RUN: frozenset({Role.USER, Role.SERVICE, Role.ADMIN}),
+    Permission.SYNC_CONTROL: _OVERSIGHT,
+    Permission.RUNS_READ: _READERS,
+    Permission.RUNS_MANAGE: _OVERSIGHT,
     Permission.RECONCILE_READ: _OVERSIGHT,
     Permission.RECONCILE_RUN: _OVERSIGHT,
     Permission.RECONCILE_FIX: _ADMIN,

@@ -1,39 +1,31 @@
 """Routes of syncing: what waits, and asking for a user's balances."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
 
-from steelyard.access.guard_route import requires
+from steelyard.access.guard_route import authenticate_request, requires
 from steelyard.access.model import Principal
-from steelyard.access.roles import Permission, check_owner
+from steelyard.access.roles import Permission, check_owner, require
 from steelyard.core.clock import format_utc
 from steelyard.core.ids import UserId, parse_user_id
 from steelyard.core.money import format_major
 from steelyard.runtime.health import PUBLIC
 from steelyard.sync.model import Raised, SyncResult
-from steelyard.sync.open_sync import BalanceSync
+from steelyard.sync.shapes import REFUSALS, ToldSourceStatus, sync_of, tell_source
 
 SERVICE: Final = "balance-sync"
 
 router = APIRouter(prefix="/api/sync")
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "No, bad, expired or revoked token or key"},
-    403: {"description": "The role may not"},
-    404: {"description": "A user asked for another one"},
-    422: {"description": "A value is not acceptable"},
-    503: {"description": "The database did not answer; try again"},
+_LIMITED: dict[int | str, dict[str, Any]] = {
+    **REFUSALS,
+    429: {
+        "description": "Syncs of this user were asked for too often; `Retry-After` says when to try again"
+    },
 }
-
-
-class SyncServices(Protocol):
-    """What these routes need of `app.state.steelyard`."""
-
-    @property
-    def sync(self) -> BalanceSync: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +39,10 @@ class OpenToAll:
 
 
 class ToldStatus(BaseModel):
-    """Due syncs of the whole installation, logins and the rest, and whether any is in flight."""
+    """Due syncs of the whole installation, logins and the rest, and whether any is in flight.
+
+    `sources`: with `detail`, how each source of the caller's tenant stands.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,6 +50,7 @@ class ToldStatus(BaseModel):
     priority: int
     background: int
     processing: bool
+    sources: list[ToldSourceStatus] | None = None
 
 
 class ToldLogin(BaseModel):
@@ -82,19 +78,34 @@ class ToldQueued(BaseModel):
     reason: str | None
 
 
-@router.get("/status", responses={503: _REFUSALS[503]}, dependencies=[Depends(OpenToAll())])
-async def show_status(request: Request) -> ToldStatus:
-    """Tell how many syncs are due, counted up to 100,000 per tenant, and whether one is in flight."""
-    status = await _sync_of(request).get_status()
+@router.get(
+    "/status",
+    responses={code: REFUSALS[code] for code in (401, 403, 422, 503)},
+    response_model_exclude_none=True,
+    dependencies=[Depends(OpenToAll())],
+)
+async def show_status(request: Request, *, detail: bool = False) -> ToldStatus:
+    """Tell how many syncs are due, counted up to 100,000, and whether one is in flight.
+
+    With `detail`, to operators: how each source of their tenant stands.
+    """
+    sources = None
+    if detail:
+        principal = await authenticate_request(request)
+        require(principal, Permission.SYNC_CONTROL)
+        found = await sync_of(request).describe_sources(principal.tenant)
+        sources = [tell_source(one) for one in found]
+    status = await sync_of(request).get_status()
     return ToldStatus(
         service=SERVICE,
         priority=status.priority,
         background=status.background,
         processing=status.processing,
+        sources=sources,
     )
 
 
-@router.post("/users/{user}/login", responses=_REFUSALS)
+@router.post("/users/{user}/login", responses=_LIMITED)
 async def sync_for_login(
     request: Request,
     user: str,
@@ -102,10 +113,11 @@ async def sync_for_login(
 ) -> ToldLogin:
     """Answer with the user's fresh balance at the core bank, or after 2 s with the stored one; the sync goes on."""
     wanted = _user(principal, user)
-    return _tell_login(await _sync_of(request).sync_with_timeout(principal.tenant, wanted))
+    sync_of(request).limit.check(principal.tenant, wanted)
+    return _tell_login(await sync_of(request).sync_with_timeout(principal.tenant, wanted))
 
 
-@router.post("/users/{user}", responses=_REFUSALS)
+@router.post("/users/{user}", responses=_LIMITED)
 async def queue_user(
     request: Request,
     user: str,
@@ -113,11 +125,8 @@ async def queue_user(
 ) -> ToldQueued:
     """Ask for a sync in the background; a user is never queued twice."""
     wanted = _user(principal, user)
-    return _tell_queued(await _sync_of(request).queue_sync(principal.tenant, wanted))
-
-
-def _sync_of(request: Request) -> BalanceSync:
-    return cast(SyncServices, request.app.state.steelyard).sync
+    sync_of(request).limit.check(principal.tenant, wanted)
+    return _tell_queued(await sync_of(request).queue_sync(principal.tenant, wanted))
 
 
 def _user(principal: Principal, user: str) -> UserId:

@@ -207,3 +207,93 @@ class SyncStatus:
     background: int
     processing: bool
     lanes: tuple[Lane, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when, by whom and why nothing is asked for."""
+
+    at: datetime | None
+    by: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DueTier:
+    """What is due of one tier: `login`, `asked`, or of the period `active`, `today`, `rest`."""
+
+    tier: str
+    due: int
+    oldest_due_at: datetime
+    """How long the oldest waits is the figure to watch; a queue's length says little."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """One tenant at one source, as an operator sees it."""
+
+    tenant: TenantId
+    provider: str
+    budget: Budget
+    in_flight: int
+    tiers: tuple[DueTier, ...]
+    is_tiered: bool
+    """The source cannot bear all targets at the interval: activity decides how often each is due."""
+    paused_users: int
+    pause: Pause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetState:
+    """How one user's target stands."""
+
+    due_at: datetime
+    priority: int
+    leased_by: str | None
+    lease_until: datetime | None
+    run: int | None
+    again_run: int | None
+    last_result: str | None
+    last_success_at: datetime | None
+    last_login_at: datetime | None
+    pause: Pause | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """A mirrored account. `as_of`: when its balance changed last; `read_at`: when it was read last."""
+
+    account: AccountId
+    ending: str
+    account_type: str | None
+    is_active: bool
+    is_primary: bool
+    currency: Currency
+    balance: int
+    as_of: datetime
+    read_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run, as one line."""
+
+    run: int
+    state: State
+    priority: int
+    attempts: int
+    created_at: datetime
+    finished_at: datetime | None
+    error_code: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedUser:
+    """Everything there is to know of one user's syncs at one source. `reason`: why nothing is asked for, if so."""
+
+    user: UserId
+    reason: Reason | None
+    target: TargetState | None
+    accounts: tuple[AccountState, ...]
+    runs: tuple[RunLine, ...]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+import asyncpg
 import structlog
 
+from steelyard.access.model import Principal
 from steelyard.access.tenants import list_tenants
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId, UserId
@@ -19,18 +21,26 @@ from steelyard.runtime.bus import ChangeBus
 from steelyard.runtime.cache import BalanceCache
 from steelyard.runtime.database import Database
 from steelyard.runtime.settings import Settings
+from steelyard.sync import store
+from steelyard.sync.control_sync import ControlOrder, cancel_sync, pause_sync, resume_sync
+from steelyard.sync.describe_sync import Viewer
 from steelyard.sync.enroll import allow_requests
-from steelyard.sync.model import Raised, Reason, SyncResult, SyncStatus
+from steelyard.sync.figures import SyncFigures
+from steelyard.sync.limit_requests import RequestLimit
+from steelyard.sync.model import Raised, Reason, SourceStatus, SyncedUser, SyncResult, SyncStatus
 from steelyard.sync.raise_target import SyncRequest, raise_users
 from steelyard.sync.run_targets import SyncWorker, WorkerPlan
 from steelyard.sync.status import load_status
 from steelyard.sync.sync_with_timeout import LoginSync
+from steelyard.sync.tend_targets import TargetTender
 from steelyard.sync.wait_for_runs import RunWaiter
+from steelyard.sync.watch_sources import SourceWatch
 from steelyard.sync.write_results import ResultWriter
 
 CORE_BANK: Final = "t24"
 DRAIN_S: Final = 5.0
 STATUS_KEPT_S: Final = 1.0
+LOCK_WAIT_S: Final = 0.1
 
 _log = structlog.get_logger()
 
@@ -54,10 +64,13 @@ class Running:
     make_worker: Callable[[], SyncWorker]
     logins: LoginSync
     limits: Limits
-    interval_s: float
+    tender: TargetTender
+    watch: SourceWatch
     allowed: set[TenantId] = field(default_factory=set)
     worker: SyncWorker | None = None
     task: asyncio.Task[None] | None = None
+    beside: tuple[asyncio.Task[None], ...] = ()
+    """What a process that syncs does beside it, now and then."""
 
     def wake(self) -> None:
         """Let this process's worker look at once, where there is one."""
@@ -69,13 +82,21 @@ class Running:
         if self.worker is None:
             self.worker = self.make_worker()
             self.task = asyncio.create_task(self.worker.run(), name="sync.worker")
+            self.beside = (
+                asyncio.create_task(self.tender.run(), name="sync.tend_targets"),
+                asyncio.create_task(self.watch.run(), name="sync.watch_sources"),
+            )
 
     async def stop(self) -> None:
-        """Lease nothing more and write what is under way, for at most 5 s; what is left others take over."""
+        """Lease nothing more and write what is under way, for at most 5 s; what is left is given back to others."""
         worker, task = self.worker, self.task
         if worker is None or task is None:
             return
         self.worker = self.task = None
+        for one in self.beside:
+            one.cancel()
+        await asyncio.gather(*self.beside, return_exceptions=True)
+        self.watch.seen = ()
         worker.stop()
         await asyncio.wait({task}, timeout=DRAIN_S)
         task.cancel()
@@ -89,9 +110,54 @@ class BalanceSync:
 
     database: Database
     clock: Clock
+    interval: timedelta | None = None
+    """Between two syncs of a target; None: only when asked for."""
     running: Running | None = None
+    figures: SyncFigures = field(default_factory=SyncFigures)
+    limit: RequestLimit = field(init=False)
     _status: tuple[SyncStatus, float] | None = None
     _counting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        """Begin with full buckets."""
+        self.limit = RequestLimit(self.clock)
+
+    @property
+    def seen(self) -> tuple[SourceStatus, ...]:
+        """How this process saw the sources last; empty where it does not sync."""
+        return () if self.running is None else self.running.watch.seen
+
+    @property
+    def viewer(self) -> Viewer:
+        """Describes sources and users."""
+        return Viewer(self.database, self.clock, self.interval)
+
+    async def describe_sources(self, tenant: TenantId | None = None) -> list[SourceStatus]:
+        """Return how the core bank stands for one tenant, or for each; as `Viewer.sources`."""
+        return await self.viewer.sources([CORE_BANK], tenant=tenant)
+
+    async def describe_user(self, tenant: TenantId, user: UserId) -> SyncedUser:
+        """Return everything of a user's syncs; as `Viewer.user`."""
+        return await self.viewer.user(tenant, user, CORE_BANK)
+
+    async def pause(self, principal: Principal, order: ControlOrder) -> bool:
+        """Ask for nothing more; as `pause_sync`."""
+        async with self.database.unit_of_work(principal.tenant) as uow:
+            return await pause_sync(uow, principal, order, now=self.clock.now())
+
+    async def resume(self, principal: Principal, order: ControlOrder) -> bool:
+        """Ask again; as `resume_sync`."""
+        async with self.database.unit_of_work(principal.tenant) as uow:
+            was_paused = await resume_sync(uow, principal, order, now=self.clock.now())
+        if self.running is not None:
+            self.running.wake()
+        return was_paused
+
+    async def cancel(self, principal: Principal, order: ControlOrder) -> int:
+        """End what a user's syncs are at; as `cancel_sync`."""
+        async with self.database.unit_of_work(principal.tenant) as uow:
+            now = self.clock.now()
+            return await cancel_sync(uow, principal, order, interval=self.interval, now=now)
 
     async def sync_with_timeout(self, tenant: TenantId, user: UserId) -> SyncResult:
         """Answer a login: as `LoginSync.sync_with_timeout`."""
@@ -124,7 +190,7 @@ class BalanceSync:
             self.running.start()
             _log.info(
                 "sync.started",
-                interval_s=self.running.interval_s,
+                interval_s=0 if self.interval is None else self.interval.total_seconds(),
                 auth_timeout_ms=round(self.running.logins.timeout_s * 1000),
             )
 
@@ -152,9 +218,13 @@ class BalanceSync:
             return
         for tenant in await list_tenants(self.database):
             if tenant.id not in self.running.allowed:
-                async with self.database.unit_of_work(tenant.id) as uow:
-                    now = self.clock.now()
-                    await allow_requests(uow, CORE_BANK, self.running.limits, now=now)
+                try:
+                    async with self.database.unit_of_work(tenant.id) as uow:
+                        await store.limit_lock_waits(uow, LOCK_WAIT_S)
+                        now = self.clock.now()
+                        await allow_requests(uow, CORE_BANK, self.running.limits, now=now)
+                except asyncpg.LockNotAvailableError:
+                    continue  # in the next turn; other tenants do not wait for it
                 self.running.allowed.add(tenant.id)
 
 
@@ -169,7 +239,9 @@ async def open_sync(parts: SyncParts, *, starts: bool = True) -> AsyncIterator[B
         ProviderUnusable: The settings of the core bank do not fit together.
     """
     settings = parts.settings
-    sync = BalanceSync(parts.database, parts.clock)
+    interval_ms = settings.balance_sync_interval
+    interval = timedelta(milliseconds=interval_ms) if interval_ms else None
+    sync = BalanceSync(parts.database, parts.clock, interval)
     if settings.t24_api_url is None:
         yield sync
         return
@@ -181,15 +253,24 @@ async def open_sync(parts: SyncParts, *, starts: bool = True) -> AsyncIterator[B
         def make_worker() -> SyncWorker:
             plan = plan_of(settings, name=parts.ids.new_id()[:12])
             providers = {CORE_BANK: provider}
-            worker = SyncWorker(parts.database, parts.clock, providers, writer, plan, waiter=waiter)
-            worker.before_turn = sync.allow_tenants
-            return worker
+            return SyncWorker(
+                parts.database,
+                parts.clock,
+                providers,
+                writer,
+                plan,
+                waiter=waiter,
+                before_turn=sync.allow_tenants,
+                figures=sync.figures,
+            )
 
         logins = LoginSync(
             parts.database, parts.clock, waiter, CORE_BANK, settings.auth_sync_timeout / 1000
         )
-        interval_s = settings.balance_sync_interval / 1000
-        sync.running = Running(make_worker, logins, provider.manifest.limits, interval_s)
+        logins.figures = sync.figures
+        tender = TargetTender(parts.database, parts.clock, [CORE_BANK], interval)
+        watch = SourceWatch(sync.viewer, [CORE_BANK])
+        sync.running = Running(make_worker, logins, provider.manifest.limits, tender, watch)
         logins.on_raised = sync.running.wake
         if starts:
             sync.start()

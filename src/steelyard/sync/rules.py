@@ -70,6 +70,13 @@ def first_due(tenant: str, subject: str, interval: timedelta | None, *, now: dat
     return now + interval * share_of(tenant, subject)
 
 
+def next_rest(tenant: str, subject: str, interval: timedelta | None, *, now: datetime) -> datetime:
+    """Return when a target is due that begins to rest now: in the second half of the period, spread."""
+    if interval is None:
+        return now + NEVER
+    return now + interval * (0.5 + 0.5 * share_of(tenant, subject))
+
+
 def is_tiered(cadence: Cadence, budget: Budget) -> bool:
     """Whether the source cannot bear every target at the interval, so that activity decides."""
     return cadence.interval is not None and cadence.targets > most_targets(cadence, budget)

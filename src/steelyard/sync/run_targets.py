@@ -237,7 +237,7 @@ class SyncWorker:
         own = sum((lease.tenant, lease.provider) == place for lease in self._under_way.values())
         most = max(1, self.plan.slots - self.plan.slots // 4)
         login = min(-(-free // left), max(0, most - own))
-        background = max(0, min(login, free - self.plan.login_slots))
+        background = min(login, -(-max(0, free - self.plan.login_slots) // left))
         return Grant(login, 0 if self.permits.is_waited_for(place) else background)
 
     async def _tend(self) -> None:

@@ -39,6 +39,7 @@ EXPECTED = {
     "money:book": NOT_OPERATOR,
     "topup:request": NOT_OPERATOR,
     "sync:run": NOT_OPERATOR,
+    "sync:control": OVERSIGHT,
     "reconcile:read": OVERSIGHT,
     "reconcile:run": OVERSIGHT,
     "audit:read": OVERSIGHT,

@@ -9,6 +9,7 @@ ALTER TABLE steelyard.sync_target
     ADD COLUMN paused_by            text,
     ADD COLUMN pause_reason         text;
 CREATE INDEX sync_target_waited ON steelyard.sync_target (tenant_id, waited_until) WHERE waited_until IS NOT NULL;
+CREATE INDEX sync_target_paused ON steelyard.sync_target (tenant_id, provider) WHERE is_paused;
 
 ALTER TABLE steelyard.run ADD COLUMN read_accounts bigint[] NOT NULL DEFAULT '{}';  -- that it wrote since the newest request
 
