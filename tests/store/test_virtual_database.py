@@ -45,9 +45,13 @@ async def _open(turns: Turns, fresh: FreshDatabase, name: str) -> Database:
     return await turns.process(name).open_database(fresh.app_url, size=4)
 
 
-async def _hold(database: Database, *locks: int, for_s: float = 0.0) -> float:
+async def _hold(
+    database: Database, *locks: int, for_s: float = 0.0, waits: str | None = None
+) -> float:
     """Take locks in one transaction and keep them; returns when it ended."""
     async with database.unit_of_work(DEFAULT_TENANT) as uow:
+        if waits is not None:
+            await uow.fetchval("SELECT set_config('lock_timeout', $1, true)", waits)
         for lock in locks:
             await uow.fetchval(LOCK, lock)
             await asyncio.sleep(for_s)
@@ -99,6 +103,21 @@ def test_who_waits_for_a_row_gives_up_after_the_statements_deadline(fresh: Fresh
         return gave_up_s
 
     assert stepped(fresh, act) == 31.0
+
+
+def test_a_limit_on_waiting_for_rows_is_kept_in_virtual_time(fresh: FreshDatabase) -> None:
+    async def act(turns: Turns) -> float:
+        one, two = await _open(turns, fresh, "one"), await _open(turns, fresh, "two")
+        first = asyncio.create_task(_hold(one, 1, for_s=100))
+        await asyncio.sleep(1)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await _hold(two, 1, waits="300ms")
+        refused_s = asyncio.get_running_loop().time()
+        assert await _hold(two, 2) == refused_s
+        await first
+        return refused_s
+
+    assert stepped(fresh, act) == 1.3
 
 
 def test_transactions_that_wait_for_each_other_are_told_apart_by_the_server(

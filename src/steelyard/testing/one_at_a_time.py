@@ -29,6 +29,7 @@ PATIENCE_S = 0.003
 """Real seconds without an answer, after which the server is asked whether a statement waits for a row."""
 _ENDING_MS = 10_000
 _BLOCKERS = "SELECT pg_blocking_pids($1)"
+_CANCEL = "SELECT pg_cancel_backend($1)"
 _END = "SELECT pg_terminate_backend($1, $2)"
 
 Observe = Callable[[str, str, tuple[object, ...], object], None]
@@ -150,6 +151,7 @@ class Turns:
             self._more.clear()
             while True:
                 await self._end_lost()
+                await self._refuse_overdue()
                 await self._go_on_with_aside()
                 statement = self._choose()
                 if statement is None:
@@ -183,7 +185,9 @@ class Turns:
                 while not statement.asking.done():
                     self._stir.clear()
                     await self._stir.wait()
-                    if not statement.asking.done() and await self._must_wait(statement):
+                    if statement.asking.done() or statement.is_refused:
+                        continue
+                    if await self._must_wait(statement):
                         self._put_aside(statement)
                         return
         finally:
@@ -194,12 +198,31 @@ class Turns:
         self.waits += 1
         self._aside.append(statement)
         statement.settled.set()
-        loop = asyncio.get_running_loop()
-        loop.call_later(STATEMENT_DEADLINE_S, self._give_up_waiting, statement)
+        own_s = None if statement.connection is None else statement.connection.lock_wait_s
+        wait_s = STATEMENT_DEADLINE_S if own_s is None else own_s
+        asyncio.get_running_loop().call_later(wait_s, self._end_wait, statement)
 
-    def _give_up_waiting(self, statement: Statement) -> None:
-        if statement in self._aside and statement.connection is not None:
+    def _end_wait(self, statement: Statement) -> None:
+        if statement not in self._aside or statement.connection is None:
+            return
+        if statement.connection.lock_wait_s is None:
             statement.connection.terminate()
+        else:
+            statement.is_refused = True
+            self._more.set()
+
+    async def _refuse_overdue(self) -> None:
+        """End the waits that took as long as they may, as the server would."""
+        for statement in [one for one in self._aside if one.is_refused]:
+            self._aside.remove(statement)
+            if statement.connection is not None and not statement.is_lost():
+                await self._tell_server(_CANCEL, statement.connection.get_server_pid())
+            await self._let_run(statement)
+
+    async def _tell_server(self, sql: str, *args: object) -> None:
+        assert self._side is not None
+        with _virtual_loop().waiting_outside():
+            await self._side.execute(sql, *args)
 
     async def _must_wait(self, statement: Statement) -> bool:
         """Whether it waits for a row of a transaction that can go on."""
@@ -238,8 +261,7 @@ class Turns:
         while self._to_end and self._side is not None:
             pid = self._to_end.pop(0)
             self._is_freed = True
-            with _virtual_loop().waiting_outside():
-                await self._side.execute(_END, pid, _ENDING_MS)
+            await self._tell_server(_END, pid, _ENDING_MS)
 
     async def _go_on_with_aside(self) -> None:
         """Let those go on whose rows are free now."""
@@ -254,13 +276,17 @@ class Turns:
     def _finish(self, statement: Statement) -> None:
         assert statement.asking is not None
         self.statements += 1
-        error = statement.asking.exception()
+        error = statement.error
         if self.observe is not None:
-            told = statement.asking.result() if error is None else error
+            told: object = error
+            if error is None and statement.connection is not None:
+                told = statement.asking.result()
             self.observe(statement.process.name, statement.sql, statement.args, told)
         connection = statement.connection
         if connection is None or connection.is_closed() or not connection.is_in_transaction():
             self._is_freed = True
+            if connection is not None:
+                connection.lock_wait_s = None
         statement.settled.set()
         statement.process.count()  # before it is told: it may never learn that its COMMIT was done
         if self.answer_s > 0:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
+LIMIT_LOCK_WAITS = "set_config('lock_timeout', $1, true)"
 IDLE_IN_TRANSACTION_S = 60.0
 """Virtual seconds after which a transaction of a stopped process is ended, as our server would."""
 
@@ -59,27 +60,29 @@ class SteppedConnection(_Connection):
     """A connection whose statements wait for their turns."""
 
     process: "SimulatedProcess | None" = None
+    lock_wait_s: float | None = None
+    """Virtual seconds a statement of the open transaction waits for a row; None: to its deadline."""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Run a statement in its turn."""
         ask = super().execute
-        told = await self._step(query, args, lambda sql: ask(sql, *args, timeout=timeout))
+        told = await self._step(query, args, lambda sql, args: ask(sql, *args, timeout=timeout))
         return cast(str, told)
 
     async def fetch(self, query: str, *args: Any, **options: Any) -> Any:
         """Run a query in its turn."""
         ask = super().fetch
-        return await self._step(query, args, lambda sql: ask(sql, *args, **options))
+        return await self._step(query, args, lambda sql, args: ask(sql, *args, **options))
 
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         """Run a query in its turn."""
         ask = super().fetchrow
-        return await self._step(query, args, lambda sql: ask(sql, *args, **options))
+        return await self._step(query, args, lambda sql, args: ask(sql, *args, **options))
 
     async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:
         """Run a query in its turn."""
         ask = super().fetchval
-        return await self._step(query, args, lambda sql: ask(sql, *args, **options))
+        return await self._step(query, args, lambda sql, args: ask(sql, *args, **options))
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Close; time stands still meanwhile."""
@@ -96,13 +99,19 @@ class SteppedConnection(_Connection):
             self.process.turns.bury(pid)
 
     async def _step(
-        self, sql: str, args: tuple[Any, ...], ask: Callable[[str], Coroutine[Any, Any, Any]]
+        self,
+        sql: str,
+        args: tuple[Any, ...],
+        ask: Callable[[str, tuple[Any, ...]], Coroutine[Any, Any, Any]],
     ) -> Any:
         if self.process is None:  # the kit's own
-            return await ask(sql)
+            return await ask(sql, args)
         turns = self.process.turns
         sent = sql if turns.rewrite is None else turns.rewrite(sql)
-        return await turns.take(self.process, self, (sql, args), lambda: ask(sent))
+        if LIMIT_LOCK_WAITS in sql:  # the server's clock is real: the wait is ours to end
+            self.lock_wait_s = float(str(args[0]).removesuffix("ms")) / 1000
+            sent, args = sent.replace("$1", "$1 || '0'"), ("",)
+        return await turns.take(self.process, self, (sql, args), lambda: ask(sent, args))
 
 
 @dataclass(slots=True, eq=False)
@@ -120,15 +129,26 @@ class Statement:
     asking: "asyncio.Task[Any] | None" = None
     is_given_up: bool = False
     is_in_deadlock: bool = False
+    is_refused: bool = False
+    """It waited for a row as long as it may."""
 
     def is_lost(self) -> bool:
         return self.connection is not None and self.connection.is_closed()
 
+    @property
+    def error(self) -> BaseException | None:
+        """How the server refused it."""
+        assert self.asking is not None
+        error = self.asking.exception()
+        if self.is_refused and isinstance(error, asyncpg.QueryCanceledError):
+            return asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+        return error
+
     def deliver(self) -> None:
         """Hand over what the server said, unless nobody is there to hear it."""
         assert self.asking is not None
-        error = self.asking.exception()
-        if self.answer.done():
+        error = self.error
+        if self.is_given_up:
             return
         if self.process.is_dead:
             self.answer.set_exception(ProcessGone("the process was killed"))
