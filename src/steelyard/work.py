@@ -3,10 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 
 from steelyard.jobs.model import HandledKind
 from steelyard.jobs.open_jobs import JobParts, Jobs, open_jobs
 from steelyard.jobs.port import JobEngine
+from steelyard.jobs.retention import Retention, clean_up_kind
+from steelyard.reconcile.run_kinds import ReconcileParts, reconcile_kinds
 from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
 
 
@@ -18,9 +22,14 @@ class Work:
     jobs: Jobs
 
 
-def job_kinds(engine: JobEngine) -> list[HandledKind]:  # noqa: ARG001 - clean-up will ask it
+def job_kinds(parts: SyncParts, engine: JobEngine) -> list[HandledKind]:
     """Return the kinds of jobs of this release, with what does their work."""
-    return []
+    kept = timedelta(days=parts.settings.run_retention_days)
+    retention = Retention(parts.database, parts.clock, kept)
+    return [
+        *reconcile_kinds(ReconcileParts(parts.bus, parts.cache)),
+        clean_up_kind(retention, engine),
+    ]
 
 
 @asynccontextmanager
@@ -35,5 +44,6 @@ async def open_work(parts: SyncParts, url: str, *, works: bool) -> AsyncIterator
     job_parts = JobParts(parts.settings, parts.database, parts.clock, parts.ids, url)
     async with AsyncExitStack() as closing:
         sync = await closing.enter_async_context(open_sync(parts, starts=works))
-        jobs = await closing.enter_async_context(open_jobs(job_parts, job_kinds, works=works))
+        kinds_of = partial(job_kinds, parts)
+        jobs = await closing.enter_async_context(open_jobs(job_parts, kinds_of, works=works))
         yield Work(sync, jobs)

@@ -67,6 +67,7 @@ ALLOWED_WRITES: Final[frozenset[tuple[str, str]]] = frozenset(
         ("sync_target", "DELETE"),
         ("run", "INSERT"),
         ("run", "UPDATE"),
+        ("run", "DELETE"),
         ("provider_budget", "INSERT"),
         ("provider_budget", "UPDATE"),
         ("job", "INSERT"),

@@ -5,7 +5,7 @@ exactly its stored hash. Any other broken history suspends the account (`chain_b
 until a person decides, and never summed into a balance.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,9 +33,13 @@ from steelyard.reconcile.verify import (
     verify_user,
 )
 from steelyard.runtime.bus import BalanceEvent, ChangeBus
+from steelyard.runtime.database import UnitOfWork
 
 FIX_AT_ONCE = 200
 """Accounts whose rows are locked together."""
+
+Check = Callable[[UnitOfWork], Awaitable[None]]
+"""Raises where whoever repairs may not write any more; then nothing of that unit of work is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Repairs:
     clock: Clock
     bus: ChangeBus | None = None
     request_id: str | None = None
+    check: Check | None = None
+    """Asked first in each unit of work that repairs."""
 
 
 async def verify_and_fix(
@@ -97,6 +103,8 @@ async def fix_accounts(
     """
     now = repairs.clock.now()
     async with scope.database.unit_of_work(scope.tenant) as uow:
+        if repairs.check is not None:
+            await repairs.check(uow)
         touched = await repair.fix_accounts(
             uow,
             accounts,

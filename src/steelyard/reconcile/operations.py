@@ -7,7 +7,7 @@ from steelyard.access.model import Principal, system_principal
 from steelyard.core.clock import Clock
 from steelyard.core.ids import AccountId, TenantId, UserId
 from steelyard.reconcile import anchor, fix, incremental, rebuild, verify
-from steelyard.reconcile.fix import Repairs
+from steelyard.reconcile.fix import Check, Repairs
 from steelyard.reconcile.model import Discrepancy, Progress, Report, no_progress
 from steelyard.reconcile.rules import largest_first
 from steelyard.reconcile.verify import Depth, Scope
@@ -28,6 +28,8 @@ class Reconcile:
     actor: Principal | None = None
     """In whose name repairs are audited; the product's own if None."""
     request_id: str | None = None
+    check: Check | None = None
+    """Asked first in each unit of work that repairs; raises where it may not."""
 
     async def verify(
         self,
@@ -92,4 +94,4 @@ class Reconcile:
     @property
     def _repairs(self) -> Repairs:
         actor = self.actor or system_principal(self.tenant, "reconcile")
-        return Repairs(actor, self.clock, self.bus, self.request_id)
+        return Repairs(actor, self.clock, self.bus, self.request_id, self.check)

@@ -190,12 +190,21 @@ class Settings(BaseSettings):
     work: bool = Field(
         True, description="Whether a server also works in the background: syncs, jobs, schedules."
     )
+    sync_scheduler_enabled: bool = Field(
+        True,
+        validation_alias="SYNC_SCHEDULER_ENABLED",
+        description="Whether schedules that pull from providers tick; proofs and clean-up always do.",
+    )
     job_engine: Literal["procrastinate", "in_process"] = Field(
         "procrastinate", description="What carries jobs to workers."
     )
     job_slots: int = Field(4, ge=1, le=100, description="Jobs that one worker runs at once.")
     job_drain_ms: int = Field(
         20_000, ge=0, le=3_600_000, description="Longest a worker that ends waits for its jobs."
+    )
+
+    run_retention_days: int = Field(
+        90, ge=7, le=36_500, description="Days that a run is kept after its end."
     )
 
     jwt_algorithm: Literal["HS256", "ES256", "EdDSA"] = Field(
