@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from steelyard.access.guard_route import authenticate_request, requires
 from steelyard.access.model import Principal
@@ -14,7 +14,7 @@ from steelyard.core.ids import UserId, parse_user_id
 from steelyard.core.money import format_major
 from steelyard.runtime.health import PUBLIC
 from steelyard.sync.model import Raised, SyncResult
-from steelyard.sync.shapes import REFUSALS, ToldSourceStatus, sync_of, tell_source
+from steelyard.sync.shapes import REFUSALS, ToldSourceStatus, new_token, sync_of, tell_source
 
 SERVICE: Final = "balance-sync"
 
@@ -69,12 +69,19 @@ class ToldLogin(BaseModel):
 
 
 class ToldQueued(BaseModel):
-    """Whether the sync was newly queued, the run that will serve it, or why there is none."""
+    """Whether the sync was newly queued, the run that will serve it, or why there is none.
 
-    model_config = ConfigDict(frozen=True)
+    `id`, `jobId` and `run_id` are the same. `publicAccessToken` reads the run at `/api/jobs/status`; it is told only
+    here.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     queued: bool
     run_id: str | None
+    id: str | None
+    job_id: Annotated[str | None, Field(alias="jobId")]
+    public_access_token: Annotated[str | None, Field(alias="publicAccessToken")]
     reason: str | None
 
 
@@ -126,7 +133,9 @@ async def queue_user(
     """Ask for a sync in the background; a user is never queued twice."""
     wanted = _user(principal, user)
     sync_of(request).limit.check(principal.tenant, wanted)
-    return _tell_queued(await sync_of(request).queue_sync(principal.tenant, wanted))
+    token = new_token(request)
+    raised = await sync_of(request).queue_sync(principal.tenant, wanted, token=token)
+    return _tell_queued(raised, token)
 
 
 def _user(principal: Principal, user: str) -> UserId:
@@ -151,6 +160,13 @@ def _tell_login(result: SyncResult) -> ToldLogin:
     )
 
 
-def _tell_queued(raised: Raised) -> ToldQueued:
+def _tell_queued(raised: Raised, token: str) -> ToldQueued:
     run = None if raised.run is None else str(raised.run)
-    return ToldQueued(queued=raised.is_new, run_id=run, reason=raised.reason)
+    return ToldQueued(
+        queued=raised.is_new,
+        run_id=run,
+        id=run,
+        job_id=run,
+        public_access_token=None if run is None else token,
+        reason=raised.reason,
+    )

@@ -14,6 +14,7 @@ from steelyard.access.model import Principal
 from steelyard.access.tenants import list_tenants
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId, UserId
+from steelyard.jobs.request_run import hash_token
 from steelyard.mirror.apply_readings import PublishReadings
 from steelyard.providers.contract import Limits, ProviderContext
 from steelyard.providers.load import load_plugin
@@ -165,9 +166,15 @@ class BalanceSync:
             return SyncResult(ok=False, reason=Reason.OFF)
         return await self.running.logins.sync_with_timeout(tenant, user)
 
-    async def queue_sync(self, tenant: TenantId, user: UserId) -> Raised:
+    async def queue_sync(
+        self, tenant: TenantId, user: UserId, *, token: str | None = None
+    ) -> Raised:
         """Ask for a sync in the background; a user is never queued twice.
 
+        Args:
+            tenant: Whose user.
+            user: Who.
+            token: A public token that may read the run; only its hash is kept.
         Raises:
             DatabaseUnavailable: The database did not answer.
         """
@@ -175,7 +182,9 @@ class BalanceSync:
             return Raised(None, reason=Reason.OFF)
         async with self.database.unit_of_work(tenant) as uow:
             now = self.clock.now()
-            [raised] = await raise_users(uow, [SyncRequest(user, CORE_BANK)], now=now)
+            token_hash = None if token is None else hash_token(token)
+            request = SyncRequest(user, CORE_BANK, token_hash=token_hash)
+            [raised] = await raise_users(uow, [request], now=now)
         self.running.wake()
         return raised
 

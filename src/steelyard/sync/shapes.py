@@ -7,6 +7,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict
 
 from steelyard.core.clock import format_utc
+from steelyard.core.ids import IdSource
 from steelyard.sync.model import SourceStatus
 from steelyard.sync.open_sync import BalanceSync
 
@@ -25,6 +26,8 @@ class SyncServices(Protocol):
 
     @property
     def sync(self) -> BalanceSync: ...
+    @property
+    def ids(self) -> IdSource: ...
 
 
 class ToldTier(BaseModel):
@@ -65,6 +68,11 @@ class ToldSourceStatus(BaseModel):
 def sync_of(request: Request) -> BalanceSync:
     """Return the syncing of the process that answers."""
     return cast(SyncServices, request.app.state.steelyard).sync
+
+
+def new_token(request: Request) -> str:
+    """Return a public token that nobody can guess."""
+    return cast(SyncServices, request.app.state.steelyard).ids.new_id()
 
 
 def moment(at: datetime | None) -> str | None:
