@@ -200,6 +200,7 @@ class SyncWorld:
         database: Database | None = None,
         waiter: RunWaiter | None = None,
         fetch_deadline_s: float = 5.0,
+        request_s: float = 5.0,
         slots: int = 64,
         look_every_s: float = 0.05,
     ) -> SyncWorker:
@@ -209,6 +210,7 @@ class SyncWorld:
             INTERVAL,
             look_every_s=look_every_s,
             fetch_deadline_s=fetch_deadline_s,
+            request_s=request_s,
             slots=slots,
         )
         used = database or self.database

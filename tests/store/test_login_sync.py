@@ -5,14 +5,15 @@ import asyncio
 import asyncpg
 import pytest
 
-from steelyard.core.ids import DEFAULT_TENANT, AccountId, UserId
+from steelyard.core.ids import DEFAULT_TENANT, AccountId, TenantId, UserId
 from steelyard.providers.contract import Limits
 from steelyard.providers.errors import ProviderTransient
 from steelyard.sync.model import Reason, SyncResult
+from steelyard.sync.raise_target import SyncRequest, raise_users
 from steelyard.sync.status import load_status
 from steelyard.sync.sync_with_timeout import LoginSync
 from steelyard.sync.wait_for_runs import RunWaiter
-from tests.sync_kit import BANK, SyncWorld, measuring_lag, open_sync_world, working
+from tests.sync_kit import BANK, SyncWorld, measuring_lag, open_sync_world, until, working
 from tests.world import World
 
 TIMEOUT_S = 2.0
@@ -191,3 +192,113 @@ async def test_a_database_that_hangs_does_not_hold_a_login_beyond_its_deadline(
     await logins.close()
     assert (answer.ok, answer.reason) == (False, Reason.TIMEOUT)
     assert took <= 0.5 + GRACE_S + lag.most_s
+
+
+async def test_a_login_is_ok_by_its_primary_account_though_another_one_cannot_be_read(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"], accounts_each=2, interval=None)
+    synced.bank.money["a-0"] = 12_345
+    del synced.bank.money["a-1"]
+    waiter = RunWaiter(synced.database)
+    async with working(synced.worker(waiter=waiter)):
+        for logins in (
+            synced.logins(waiter=waiter),
+            synced.logins(),
+        ):  # of this process, of another
+            answer, _ = await log_in(logins, "a")
+            assert (answer.ok, answer.balance, answer.account, answer.reason) == (
+                True,
+                12_345,
+                accounts["a"],
+                None,
+            )
+    assert {run["state"] for run in await synced.runs("a")} == {"failed"}
+
+
+async def test_a_login_is_answered_when_its_account_is_read_and_the_run_goes_on(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"], accounts_each=3, interval=None)
+    await synced.allow(Limits(1.0, 10), burst=1)  # one now, the others in a second each
+    logins = synced.logins()
+    async with working(synced.worker(fetch_deadline_s=0.3)):
+        answer, took = await log_in(logins, "a")
+        assert (answer.ok, answer.balance, answer.queued) == (True, 1_000, True)
+        assert took < TIMEOUT_S
+        await synced.until_idle()
+    [run] = await synced.runs("a")
+    assert (run["id"], run["state"]) == (answer.run_id, "completed")
+    assert synced.bank.asked == {"a-0": 1, "a-1": 1, "a-2": 1}
+
+
+async def test_a_login_is_not_ok_when_its_account_was_not_read_though_its_run_goes_well(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a"], accounts_each=2, interval=None)
+    del synced.bank.money["a-0"]
+    async with working(synced.worker()):
+        answer, _ = await log_in(synced.logins(), "a")
+    assert (answer.ok, answer.balance, answer.reason) == (False, None, Reason.FAILED)
+    assert synced.bank.asked["a-1"] > 0
+
+
+async def test_tenants_whose_rows_are_locked_make_no_other_tenants_logins_wait(
+    synced: SyncWorld,
+) -> None:
+    await synced.enroll(["a", "mine"], interval=None)
+    locked = [TenantId(f"locked-{i}") for i in range(6)]
+    for tenant in locked:
+        await synced.world.make_tenant(tenant)
+        await synced.enroll(["a"], tenant=tenant, interval=None)
+    admin = await synced.world.as_superuser()
+    now = synced.clock.now()
+    await admin.execute("UPDATE steelyard.mirrored_account SET read_at = $1", now)
+    for tenant in [*locked, DEFAULT_TENANT]:
+        async with synced.database.unit_of_work(tenant) as uow:
+            request = SyncRequest(UserId("a"), BANK)
+            await raise_users(uow, [request], now=synced.clock.now())
+    blocker = admin.transaction()
+    await blocker.start()
+    await admin.execute("SELECT 1 FROM steelyard.sync_target WHERE subject = 'a' FOR UPDATE")
+    logins = synced.logins()
+
+    async def log_in_at(tenant: TenantId) -> SyncResult:
+        return await logins.sync_with_timeout(tenant, UserId("a"))
+
+    async with measuring_lag() as lag, working(synced.worker()):
+        waiting = [asyncio.create_task(log_in_at(one)) for one in (*locked, DEFAULT_TENANT)]
+        await asyncio.sleep(0.1)
+        answer, took = await log_in(logins, "mine")
+        answers = await asyncio.gather(*waiting)
+    await blocker.rollback()
+    await admin.close()
+    await logins.close()
+    assert (answer.ok, answer.balance) == (True, 1_000)
+    assert took <= 1.5 + lag.most_s
+    assert {(one.ok, one.reason, one.as_of) for one in answers} == {(False, Reason.TIMEOUT, now)}
+
+
+async def test_a_bank_that_hangs_gives_its_slots_back_and_logins_are_answered_meanwhile(
+    synced: SyncWorld,
+) -> None:
+    users = [f"u{i}" for i in range(30)]
+    await synced.enroll([*users, "late"], interval=None)
+    await synced.allow(Limits(1000.0, 10))
+    synced.bank.release = asyncio.Event()
+    waiter = RunWaiter(synced.database)
+    logins = synced.logins(waiter=waiter, timeout_s=0.5)
+    async with working(synced.worker(waiter=waiter, request_s=1.0)), measuring_lag() as lag:
+        await asyncio.gather(*(log_in(logins, user) for user in users))
+        assert synced.bank.in_flight.total() == 10
+        answer, took = await log_in(logins, "late")
+        assert (answer.ok, answer.reason) == (False, Reason.TIMEOUT)
+        assert took <= 0.5 + GRACE_S + lag.most_s
+        assert synced.bank.in_flight.total() <= 10
+        await until(lambda: synced.bank.in_flight.total() == 0)  # given up, and the circuit is open
+        asked = synced.bank.asked.total()
+        answer, took = await log_in(logins, "late")
+        assert (answer.ok, answer.reason) == (False, Reason.TIMEOUT)
+        assert synced.bank.asked.total() == asked
+        synced.bank.release.set()
+    await logins.close()

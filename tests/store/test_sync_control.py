@@ -449,21 +449,33 @@ async def test_one_source_never_takes_every_slot(synced: SyncWorld) -> None:
     await worker.drain()
 
 
-async def test_what_cannot_be_written_is_cut_out_of_its_batch(synced: SyncWorld) -> None:
+async def test_what_cannot_be_written_is_cut_out_of_its_batch_and_tried_until_its_lease_ends(
+    synced: SyncWorld,
+) -> None:
     accounts = await synced.enroll([f"u{i}" for i in range(8)])
     await synced.make_due()
     admin = await synced.world.as_superuser()
-    blocker = admin.transaction()
-    await blocker.start()
-    await admin.execute("SELECT 1 FROM steelyard.account WHERE id = $1 FOR UPDATE", accounts["u3"])
     worker = synced.worker()
-    await worker.turn()
-    await worker.drain()
-    assert worker.lost == 1
-    await blocker.rollback()
+    for is_freed in (True, False):
+        blocker = admin.transaction()
+        await blocker.start()
+        await admin.execute(
+            "SELECT 1 FROM steelyard.account WHERE id = $1 FOR UPDATE", accounts["u3"]
+        )
+        await worker.turn()
+        drained = asyncio.create_task(worker.drain())
+        await until(lambda: worker.busy == 1)
+        if not is_freed:
+            let_pass(synced, 60)
+            await drained
+        await blocker.rollback()
+        await drained
+        assert (worker.lost, worker.late) == (0, 0 if is_freed else 1)
+        await synced.make_due()
+        synced.bank.money = dict.fromkeys(synced.bank.money, 2_000)
     await admin.close()
-    read = [(await synced.world.balance(accounts[f"u{i}"])).posted for i in range(8)]
-    assert read == [0 if i == 3 else 1_000 for i in range(8)]
+    read = {user: (await synced.world.balance(one)).seq for user, one in accounts.items()}
+    assert read == {user: 1 if user == "u3" else 2 for user in accounts}
 
 
 async def test_a_locked_budget_delays_no_other_tenant(synced: SyncWorld) -> None:

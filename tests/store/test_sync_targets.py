@@ -415,8 +415,8 @@ async def test_a_batch_reads_no_more_with_many_targets_and_runs_than_with_few(
     none_due, _ = await cycle_blocks(synced, 20)
     await admin.close()
     assert min(few)[0] > 100
-    for at in (0, 1):  # an index or two is a level deeper
-        assert min(m[at] for m in many) <= 1.5 * min(f[at] for f in few), (few, many)
+    for at in (0, 1):  # each of the indexes of runs may be a level deeper
+        assert min(m[at] for m in many) <= 1.75 * min(f[at] for f in few), (few, many)
     assert none_due <= 30, none_due
 
 

@@ -169,6 +169,8 @@ class Raised:
     is_new: bool = False
     """False where one was queued already: the requests share its run."""
     reason: Reason | None = None
+    is_locked: bool = False
+    """Somebody else has the target locked: nothing was written, ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Logins that come at the same moment are one question to the database: what is stored, and a sync for each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -15,38 +15,30 @@ from steelyard.mirror.store import load_accounts
 from steelyard.runtime.database import Database
 from steelyard.runtime.errors_out import report_error
 from steelyard.sync import store
-from steelyard.sync.model import Raised, Reason
+from steelyard.sync.model import Raised
 from steelyard.sync.raise_target import SyncRequest, raise_users
 
 _log = structlog.get_logger()
 
 WAITING_MAX = 20_000
 AT_ONCE = 1_000
-LOCK_WAIT_S = 0.3
-LAST_LOCK_WAIT_S = 1.5
-"""Of a login alone: what its deadline leaves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a login learns at once: its primary account as it is stored, if it has one, and the run it waits for."""
-
-    stored: MirroredAccount | None
-    raised: Raised
+LOCK_WAIT_S = 0.1
+AGAIN_S = 0.03
 
 
 @dataclass(slots=True)
 class _Waiting:
     request: SyncRequest
-    told: asyncio.Future[Asked]
+    learn: Callable[[MirroredAccount | None], None]
+    told: asyncio.Future[Raised]
 
 
 @dataclass(slots=True)
 class LoginRaiser:
     """Raises targets for logins. No timer: a tenant's batch is what arrived while its last one was written.
 
-    Tenants are written beside each other, at most `writers` of them at once, so that one whose rows are locked makes
-    no other wait: a batch that meets a lock is cut in halves until only the locked ones are left.
+    Tenants are written beside each other. A target that somebody else has locked is passed by and asked for again a
+    moment later, so that nobody waits for another's lock.
     """
 
     database: Database
@@ -61,21 +53,28 @@ class LoginRaiser:
         """Leave most of the pool to others."""
         self._turns = asyncio.Semaphore(max(2, self.database.size // 4))
 
-    async def ask(self, tenant: TenantId, request: SyncRequest) -> Asked:
+    async def ask(
+        self,
+        tenant: TenantId,
+        request: SyncRequest,
+        learn: Callable[[MirroredAccount | None], None] = lambda _: None,
+    ) -> Raised:
         """Raise the user's target with all others that ask now. All requests are of one source, kind and priority.
 
+        Args:
+            tenant: The user's.
+            request: Who, where, how soon.
+            learn: Told of the primary account as it is stored, if there is one, as soon as it is known.
+        Returns:
+            The run to wait for, or why there is none.
         Raises:
             Overloaded: 20,000 logins wait already.
             DatabaseUnavailable: The database did not answer.
         """
         if self._count >= WAITING_MAX:
             raise Overloaded(queue="the queue of logins", limit=WAITING_MAX)
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(tenant, []).append(waiting)
-        self._count += 1
-        if tenant not in self._writing:
-            task = asyncio.create_task(self._write(tenant), name="sync.raise_logins")
-            self._writing[tenant] = task
+        waiting = _Waiting(request, learn, asyncio.get_running_loop().create_future())
+        self._put(tenant, [waiting])
         return await waiting.told
 
     async def close(self) -> None:
@@ -85,10 +84,17 @@ class LoginRaiser:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _put(self, tenant: TenantId, waiting: Sequence[_Waiting]) -> None:
+        self._waiting.setdefault(tenant, []).extend(waiting)
+        self._count += len(waiting)
+        if tenant not in self._writing:
+            task = asyncio.create_task(self._write(tenant), name="sync.raise_logins")
+            self._writing[tenant] = task
+
     async def _write(self, tenant: TenantId) -> None:
         try:
             while batch := self._take(tenant):
-                await self._write_some(tenant, batch)
+                await self._write_batch(tenant, batch)
         finally:
             self._writing.pop(tenant, None)
 
@@ -109,19 +115,13 @@ class LoginRaiser:
         self._count -= len(everybody) - len(left)
         return list(taken.values())
 
-    async def _write_some(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
+    async def _write_batch(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
         try:
             async with self._turns:
                 self.batches += 1
                 await self._raise(tenant, batch)
         except asyncpg.LockNotAvailableError:
-            half = len(batch) // 2
-            if half:
-                await self._write_some(tenant, batch[:half])
-                await self._write_some(tenant, batch[half:])
-            else:
-                _log.warning("sync.login_locked", tenant=tenant)
-                await self._tell_stored(tenant, batch[0])
+            self._again(tenant, batch)
         except DatabaseUnavailable as error:
             _refuse(batch, error)
         # The edge of a background task: whatever it is, those who wait have to be told.
@@ -133,27 +133,27 @@ class LoginRaiser:
     async def _raise(self, tenant: TenantId, batch: Sequence[_Waiting]) -> None:
         requests = [one.request for one in batch]
         async with self.database.unit_of_work(tenant) as uow:
-            await store.limit_lock_waits(uow, LOCK_WAIT_S if len(batch) > 1 else LAST_LOCK_WAIT_S)
+            await store.limit_lock_waits(uow, LOCK_WAIT_S)
             users = [request.user for request in requests]
             accounts = await load_accounts(uow, users, requests[0].provider)
-            raised = await raise_users(uow, requests, now=self.clock.now())
+            for one in batch:
+                one.learn(next(iter(accounts.get(one.request.user, ())), None))
+            now = self.clock.now()
+            raised = await raise_users(uow, requests, now=now, passes_locked=True)
+        locked = []
         for one, answer in zip(batch, raised, strict=True):
-            own = accounts.get(one.request.user)
-            if not one.told.done():
-                one.told.set_result(Asked(own[0] if own else None, answer))
+            if answer.is_locked:
+                locked.append(one)
+            elif not one.told.done():
+                one.told.set_result(answer)
+        if locked:
+            self._again(tenant, locked)
 
-    async def _tell_stored(self, tenant: TenantId, one: _Waiting) -> None:
-        """Tell a login what is stored, though its sync could not be asked for."""
-        try:
-            async with self.database.unit_of_work(tenant) as uow:
-                request = one.request
-                accounts = await load_accounts(uow, [request.user], request.provider)
-        except DatabaseUnavailable as error:
-            _refuse([one], error)
-            return
-        own = accounts.get(request.user)
-        if not one.told.done():
-            one.told.set_result(Asked(own[0] if own else None, Raised(None, reason=Reason.TIMEOUT)))
+    def _again(self, tenant: TenantId, waiting: Sequence[_Waiting]) -> None:
+        """Ask once more in a moment for those who still wait then."""
+        asyncio.get_running_loop().call_later(
+            AGAIN_S, self._put, tenant, [one for one in waiting if not one.told.done()]
+        )
 
 
 def _refuse(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -28,7 +28,11 @@ class SyncRequest:
 
 
 async def raise_users(
-    uow: UnitOfWork, requests: Sequence[SyncRequest], *, now: datetime
+    uow: UnitOfWork,
+    requests: Sequence[SyncRequest],
+    *,
+    now: datetime,
+    passes_locked: bool = False,
 ) -> list[Raised]:
     """Make targets due now, in order; requests of one call share source, kind and priority, no user twice.
 
@@ -36,7 +40,7 @@ async def raise_users(
     flight runs once more afterwards, because what is being read may be older than the request. Users who may not be
     synced (unknown, inactive, WALLET, without accounts, paused alone or with the whole source) are refused with a reason and nothing is written.
 
-    Locks the targets until `uow` ends.
+    Locks the targets until `uow` ends. With `passes_locked`, those that somebody else has locked are not waited for.
     """
     if not requests:
         return []
@@ -49,14 +53,22 @@ async def raise_users(
         if refusals[r.user] is None
     ]
     raised = await store.raise_targets(
-        uow, first.kind, first.provider, wanted, priority=first.priority, now=now
+        uow,
+        first.kind,
+        first.provider,
+        wanted,
+        priority=first.priority,
+        now=now,
+        passes_locked=passes_locked,
     )
     return [_told(refusals[r.user], raised.get(r.user)) for r in requests]
 
 
 def _told(refusal: Reason | None, raised: tuple[int | None, bool, bool] | None) -> Raised:
-    if refusal is not None or raised is None:
-        return Raised(None, reason=refusal or Reason.UNKNOWN_USER)
+    if refusal is not None:
+        return Raised(None, reason=refusal)
+    if raised is None:
+        return Raised(None, is_locked=True)
     run, is_new, is_paused = raised
     return Raised(None, reason=Reason.PAUSED) if is_paused else Raised(run, is_new)
 

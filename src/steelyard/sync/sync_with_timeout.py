@@ -133,10 +133,7 @@ class _Attempt:
             token_hash=self.token_hash,
             waited_until=self.until,
         )
-        asked = await sync.raiser.ask(self.tenant, request)
-        raised = asked.raised
-        if asked.stored is not None:
-            self.answer = _known(self.answer, asked.stored)
+        raised = await sync.raiser.ask(self.tenant, request, self._learn)
         self.answer = replace(
             self.answer, queued=raised.run is not None, run_id=raised.run, reason=raised.reason
         )
@@ -165,6 +162,10 @@ class _Attempt:
             reason=None if is_fresh else _reason_of(reached),
         )
         return True
+
+    def _learn(self, stored: MirroredAccount | None) -> None:
+        if stored is not None:
+            self.answer = _known(self.answer, stored)
 
     async def _load(self, uow: UnitOfWork) -> None:
         accounts = await load_accounts(uow, [self.user], self.sync.provider)

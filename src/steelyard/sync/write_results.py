@@ -13,7 +13,7 @@ from steelyard.sync.model import Budget, Fetched, Finish
 from steelyard.sync.rules import NEVER, Cadence, after_results, period_of, plan_finish
 from steelyard.sync.store.budgets import find_budget, lock_budget, save_budget
 
-LOCK_WAIT_S = 1.0
+LOCK_WAIT_S = 0.1
 INELIGIBLE = {
     "code": "not_synced",
     "message": "the user is inactive, a WALLET user, or has no account there any more",
@@ -42,7 +42,7 @@ class ResultWriter:
         Returns:
             What was accepted.
         Raises:
-            asyncpg.LockNotAvailableError: Somebody kept a row locked for more than 1 s; nothing was written.
+            asyncpg.LockNotAvailableError: Somebody kept a row locked for more than 0.1 s; nothing was written.
         """
         async with self.database.unit_of_work(tenant) as uow:
             await store.limit_lock_waits(uow, LOCK_WAIT_S)

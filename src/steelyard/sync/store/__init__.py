@@ -220,17 +220,19 @@ async def raise_targets(
     *,
     priority: int,
     now: datetime,
+    passes_locked: bool = False,
 ) -> dict[UserId, tuple[int | None, bool, bool]]:
     """Make targets due now, at least at `priority`: user, requests a sync takes, hash of a public token, waited until.
 
     Returns:
-        Per user: the run that will serve it, whether nobody had asked for it, whether the target is paused.
+        Per user: the run that will serve it, whether nobody had asked for it, whether the target is paused. With
+        `passes_locked`, users whose target somebody else has locked are not in it.
     """
     users, costs, hashes, untils = (
         ([list(c) for c in zip(*wanted, strict=True)]) if wanted else ([], [], [], [])
     )
     rows = await uow.fetch(
-        "SELECT * FROM steelyard.raise_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "SELECT * FROM steelyard.raise_targets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         now,
         uow.tenant,
         kind,
@@ -241,6 +243,7 @@ async def raise_targets(
         Priority.LOGIN,
         hashes,
         untils,
+        passes_locked,
     )
     return {
         UserId(row["r_subject"]): (row["r_run_id"], bool(row["r_is_new"]), row["r_is_paused"])

@@ -186,14 +186,16 @@ END $$;
 -- p_waited_until: until when somebody waits for it (NULL: nobody does); who waits raises it for as long as that.
 -- What the run has read so far is older than the request, so it is read again. Paused targets, and all of a paused
 -- source, are told as paused and nothing is written.
--- Locks the targets in the order of their subjects. The caller says who may be synced.
+-- Locks the targets in the order of their subjects. p_passes_locked: those that somebody else has locked at this moment
+-- are not waited for; nothing is written for them and they are not in the answer. The caller says who may be synced.
 DROP FUNCTION steelyard.raise_targets(timestamptz, text, text, text, text[], int[], int, int, bytea[]);
 CREATE FUNCTION steelyard.raise_targets(
     p_now timestamptz, p_tenant text, p_kind text, p_provider text, p_subject text[], p_cost int[], p_priority int,
-    p_login_priority int, p_token_hash bytea[], p_waited_until timestamptz[]
+    p_login_priority int, p_token_hash bytea[], p_waited_until timestamptz[], p_passes_locked boolean DEFAULT false
 ) RETURNS TABLE (r_subject text, r_run_id bigint, r_is_new boolean, r_is_paused boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_nestloop = off SET enable_mergejoin = off AS $$
+DECLARE v_subject text[] := p_subject;
 BEGIN
     PERFORM FROM steelyard.provider_budget b
       WHERE b.tenant_id = p_tenant AND b.provider = p_provider AND b.paused_at IS NOT NULL;
@@ -205,12 +207,18 @@ BEGIN
     SELECT p_tenant, p_kind, u.subject, p_provider, u.cost, 'infinity'
       FROM unnest(p_subject, p_cost) AS u (subject, cost) ORDER BY u.subject
     ON CONFLICT DO NOTHING;
+    IF p_passes_locked THEN
+        SELECT coalesce(array_agg(l.subject), '{}') INTO v_subject FROM (
+            SELECT t.subject FROM steelyard.sync_target t
+             WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = ANY (p_subject)
+             ORDER BY t.subject FOR NO KEY UPDATE SKIP LOCKED) l;
+    END IF;
     RETURN QUERY
     WITH asked AS MATERIALIZED (
         SELECT u.subject, u.hash, u.until FROM unnest(p_subject, p_token_hash, p_waited_until) AS u (subject, hash, until)),
     target AS MATERIALIZED (
         SELECT t.* FROM steelyard.sync_target t
-         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = ANY (p_subject)
+         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = ANY (v_subject)
          ORDER BY t.subject FOR NO KEY UPDATE),
     plan AS MATERIALIZED (
         SELECT t.subject, t.is_paused, a.hash, a.until, coalesce(t.lease_until > p_now, false) AS is_in_flight,
@@ -236,7 +244,7 @@ BEGIN
                waited_until = greatest(t.waited_until, p.until),
                last_login_at = CASE WHEN p_priority >= p_login_priority THEN p_now ELSE t.last_login_at END
           FROM plan p
-         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = p.subject AND t.subject = ANY (p_subject)),
+         WHERE t.tenant_id = p_tenant AND t.kind = p_kind AND t.subject = p.subject AND t.subject = ANY (v_subject)),
     begun AS (
         INSERT INTO steelyard.run (tenant_id, id, kind, subject, priority, state, token_hashes, created_at)
         SELECT p_tenant, p.new_run, p_kind, p.subject, p_priority, 'pending', array_remove(ARRAY[p.hash], NULL), p_now
@@ -396,7 +404,7 @@ BEGIN
         EXECUTE format('ALTER FUNCTION steelyard.%s OWNER TO steelyard_ledger', v_function);
     END LOOP;
     FOREACH v_function IN ARRAY ARRAY['lease_targets(timestamptz, text, text, text, interval, int, int, int, int)',
-            'raise_targets(timestamptz, text, text, text, text[], int[], int, int, bytea[], timestamptz[])',
+            'raise_targets(timestamptz, text, text, text, text[], int[], int, int, bytea[], timestamptz[], boolean)',
             'finish_targets(timestamptz, text, text[], text[], bigint[], text[], timestamptz[], int[], text[], text[], text[], boolean[], text[], timestamptz[])',
             'describe_due(timestamptz, text, text, int, int)'] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION steelyard.%s FROM PUBLIC', v_function);
