@@ -18,12 +18,16 @@ from tests.e2e.server_kit import bearer, key
 PAGE_PATHS = {
     "/",
     "/api/live/page-sessions",
-    *(f"/live/{name}" for name in ("page.css", "page.js", "board.js", "connection.js", "icon.svg")),
+    *(
+        f"/live/{name}"
+        for name in ("page.css", "page.js", "board.js", "bank.js", "connection.js", "icon.svg")
+    ),
 }
 PUBLIC_PATHS = {
     *("/livez", "/readyz", "/metrics", "/docs", "/docs.js", "/openapi.json"),
     *PAGE_PATHS,
     "/api/sync/status",
+    "/api/jobs/status",
 }
 ROUTES = create_app(Settings()).routes
 PERMISSIONS = permissions_of(ROUTES)

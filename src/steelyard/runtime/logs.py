@@ -35,8 +35,8 @@ def is_secret(name: str) -> bool:
 
 
 def hide_in_text(text: str) -> str:
-    """Return text with what follows `token=` and `Bearer ` hidden."""
-    for mark in ("token=", "Bearer ", "bearer "):
+    """Return text with what follows `token=` (also at the end of a longer name) and `Bearer ` hidden."""
+    for mark in ("token=", "Token=", "Bearer ", "bearer "):
         if mark in text:
             first, *others = text.split(mark)
             text = first + "".join(mark + HIDDEN + _after_secret(other) for other in others)
