@@ -8,8 +8,8 @@ import asyncpg
 from steelyard.core.clock import Clock
 from steelyard.runtime.database import Database, UnitOfWork
 from steelyard.sync import store
-from steelyard.sync.model import Budget, Grant, Lane, Lease
-from steelyard.sync.rules import grant_of, refill, spend
+from steelyard.sync.model import Budget, Circuit, Grant, Lane, Lease
+from steelyard.sync.rules import grant_of, is_stopped, refill, spend
 from steelyard.sync.store import budgets
 
 
@@ -84,6 +84,5 @@ async def _lease(
 
 
 def _is_shut(budget: Budget, *, now: datetime) -> bool:
-    """Whether nothing is granted until a moment that is known, or until somebody says so: no need to look again soon."""
-    until = (budget.blocked_until, budget.circuit_until)
-    return budget.paused_at is not None or any(one is not None and one > now for one in until)
+    """Whether it takes somebody's word, a known moment or a probe's end until anything is granted: not looked for soon."""
+    return is_stopped(budget, now=now) or budget.circuit is not Circuit.CLOSED
