@@ -3,7 +3,10 @@
 import asyncio
 from typing import Any
 
-from steelyard.core.ids import DEFAULT_TENANT
+from steelyard.core.ids import DEFAULT_TENANT, UserId
+from steelyard.providers.contract import Limits
+from steelyard.sync.enroll import allow_requests
+from steelyard.sync.raise_target import SyncRequest, raise_users
 from tests.e2e.cli_kit import Run, command
 from tests.world import World
 
@@ -58,3 +61,68 @@ async def test_the_status_counts_what_is_due(world: World) -> None:
         "processing": False,
         "lanes": [],
     }
+
+
+async def test_a_user_is_paused_seen_cancelled_and_resumed(world: World) -> None:
+    await world.open_account(5, user="ann")
+    await run(world, "sync", "add", "ann", "1001", "--currency", "ZMW")
+    await allow(world)
+    paused = await run(world, "sync", "pause", "--user", "ann", "--reason", "under audit")
+    assert paused.out == "paused user ann of tenant default\n"
+    again = await run(world, "sync", "pause", "--user", "ann", "--json")
+    assert again.json == {"paused": True, "changed": False}
+    seen: Any = (await run(world, "sync", "user", "ann", "--json")).json
+    assert seen["reason"] == "paused"
+    assert (seen["target"]["paused_by"], seen["target"]["pause_reason"]) == (
+        "system:cli",
+        "under audit",
+    )
+    [account] = seen["accounts"]
+    assert (account["ending"], account["balance"], account["read_at"]) == ("01", None, None)
+    shown = await run(world, "sync", "user", "ann")
+    assert "under audit" in shown.out
+    assert "…01" in shown.out
+    assert "1001" not in shown.out
+    resumed = await run(world, "sync", "resume", "--user", "ann")
+    assert resumed.out == "resumed user ann of tenant default\n"
+    async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+        now = world.clock.now()
+        await raise_users(uow, [SyncRequest(UserId("ann"), "t24")], now=now)
+    cancelled = await run(world, "sync", "cancel", "--user", "ann", "--reason", "by hand")
+    assert cancelled.out == "cancelled 1 run of user ann of tenant default\n"
+    seen = (await run(world, "sync", "user", "ann", "--json")).json
+    assert [(one["state"], one["error_code"]) for one in seen["runs"]] == [
+        ("cancelled", "cancelled")
+    ]
+
+
+async def test_a_source_is_paused_and_its_standing_shown_by_tenant(world: World) -> None:
+    await world.open_account(5, user="ann")
+    await run(world, "sync", "add", "ann", "1001", "--currency", "ZMW")
+    await allow(world)
+    assert (await run(world, "sync", "pause", "--provider", "t24")).code == 0
+    told: Any = (await run(world, "sync", "status", "--json")).json
+    [lane] = told["lanes"]
+    assert (lane["tenant"], lane["provider"], lane["paused_by"]) == ("default", "t24", "system:cli")
+    assert (lane["circuit"], lane["tiered"], lane["in_flight_max"]) == ("closed", False, 10)
+    shown = await run(world, "sync", "status")
+    assert "paused by system:cli" in shown.out
+    resumed = await run(world, "sync", "resume", "--provider", "t24", "--json")
+    assert resumed.json == {"paused": False, "changed": True}
+
+
+async def test_orders_for_nobody_are_refused(world: World) -> None:
+    for order in (["pause"], ["pause", "--user", "ann", "--provider", "t24"], ["resume"]):
+        refused = await run(world, "sync", *order, "--json")
+        assert (refused.code, refused.problem["code"]) == (2, "usage")
+    for order in (["pause", "--user", "ann"], ["cancel", "--user", "ann"], ["user", "ann"]):
+        unknown = await run(world, "sync", *order, "--json")
+        assert (unknown.code, unknown.problem["code"]) == (3, "not_found")
+    unknown = await run(world, "sync", "pause", "--provider", "nowhere", "--json")
+    assert (unknown.code, unknown.problem["code"]) == (3, "not_found")
+
+
+async def allow(world: World) -> None:
+    """Give the tenant a budget at the core bank, as a server does when it starts."""
+    async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+        await allow_requests(uow, "t24", Limits(10.0, 10), now=world.clock.now())

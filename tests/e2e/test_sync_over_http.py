@@ -1,5 +1,6 @@
 """A login over HTTP, from the core bank's socket to the user's answer; and what a hanging bank costs it."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Banked:
     server: Server
     scene: Scene
     account: AccountId
+    settings: dict[str, str]
 
     async def log_in(self, user: str = USER) -> tuple[dict[str, object], float]:
         """Log in as the user; the answer and the seconds it took."""
@@ -62,10 +64,11 @@ async def banked(world: World, tmp_path: Path) -> AsyncIterator[Banked]:
             "QUEUE_PROCESS_INTERVAL": "100",
         }
         server = await start_server(world.fresh.app_url, tmp_path, settings=settings)
-        yield Banked(server, scene, account)
+        banked = Banked(server, scene, account, settings)
+        yield banked
         scene.bank.faults.clear()
-        await server.stop()
-        assert '"event":"server.stopped"' in server.log_lines()[-1]
+        await banked.server.stop()
+        assert '"event":"server.stopped"' in banked.server.log_lines()[-1]
 
 
 async def test_a_login_is_answered_with_what_the_bank_says(banked: Banked) -> None:
@@ -123,3 +126,86 @@ async def test_without_a_core_bank_every_answer_says_so(server: Server) -> None:
         assert (answer.status_code, answer.json()["reason"]) == (200, "sync_off")
     status = await server.call("GET", "/api/sync/status", headers={})
     assert status.json()["service"] == "balance-sync"
+
+
+async def test_operators_pause_cancel_and_see_how_it_stands(banked: Banked) -> None:
+    server, operator = banked.server, bearer("olga", Role.OPERATOR)
+    fresh, _ = await banked.log_in()
+    body = {"reason": "the bank asked us to"}
+    for changed in (True, False):
+        answer = await server.call("POST", "/api/sync/pause", json=body, headers=operator)
+        assert answer.json() == {"paused": True, "changed": changed}
+    told, took = await banked.log_in()
+    assert (told["ok"], told["reason"], told["balance"]) == (False, "paused", fresh["balance"])
+    assert took < 2.0
+    status = await server.call("GET", "/api/sync/status?detail=true", headers=operator)
+    [source] = status.json()["sources"]
+    assert (source["tenant"], source["paused_by"], source["pause_reason"]) == (
+        "default",
+        "olga",
+        "the bank asked us to",
+    )
+    assert (source["circuit"], source["in_flight"], source["used_today"]) == ("closed", 0, 1)
+    for caller, code in ((bearer(USER, Role.USER), 403), ({}, 401)):
+        refused = await server.call("GET", "/api/sync/status?detail=true", headers=caller)
+        assert refused.status_code == code
+        refused = await server.call("POST", "/api/sync/resume", json={}, headers=caller)
+        assert refused.status_code == code
+    resumed = await server.call("POST", "/api/sync/resume", json={}, headers=operator)
+    assert resumed.json() == {"paused": False, "changed": True}
+    assert (await banked.log_in())[0]["ok"] is True
+    path = f"/api/sync/users/{USER}"
+    cancelled = await server.call("POST", f"{path}/cancel", headers=operator)
+    assert cancelled.json() == {"cancelled": 0}
+    unknown = await server.call("POST", "/api/sync/users/nobody/cancel", headers=operator)
+    assert_problem(unknown, 404, "not_found")
+    wrong = await server.call("POST", "/api/sync/pause", json={"reason": 7}, headers=operator)
+    assert_problem(wrong, 422, "invalid_input")
+    seen = (await server.call("GET", path, headers=bearer(USER, Role.USER))).json()
+    [account] = seen["accounts"]
+    assert (account["balance"], account["currency"]) == (fresh["balance"], "GBP")
+    assert account["read_at"] > account["as_of"]
+    assert [run["state"] for run in seen["runs"]] == ["completed", "completed"]
+    figures = (await server.call("GET", "/metrics", headers={})).text
+    assert 'steelyard_sync_logins_total{result="ok"} 2.0' in figures
+    assert 'steelyard_sync_logins_total{result="paused"} 1.0' in figures
+
+
+async def test_syncs_of_a_user_can_not_be_asked_for_without_end(banked: Banked) -> None:
+    path = f"/api/sync/users/{USER}"
+    codes = [
+        (await banked.server.call("POST", path, headers=bearer(USER, Role.USER))).status_code
+        for _ in range(30)
+    ]
+    assert set(codes) == {200}
+    async with asyncio.timeout(20):
+        while True:
+            refused = await banked.server.call("POST", path, headers=bearer(USER, Role.USER))
+            if refused.status_code != 200:
+                break
+    assert_problem(refused, 429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 2
+
+
+async def test_a_server_that_is_told_to_end_gives_its_syncs_to_the_next_one(
+    banked: Banked, world: World, tmp_path: Path
+) -> None:
+    banked.scene.fail(Fault.HANG)
+    told, _ = await banked.log_in()
+    assert (told["ok"], told["queued"]) == (False, True)
+    began = time.monotonic()
+    await banked.server.stop()
+    assert time.monotonic() - began < 15
+    log = banked.server.log.read_text()
+    assert '"event":"sync.given_back"' in log
+    banked.scene.bank.faults.clear()
+    settings = {**banked.settings, "AUTH_SYNC_TIMEOUT": "10000"}
+    banked.server = await start_server(world.fresh.app_url, tmp_path, settings=settings)
+    began = time.monotonic()
+    again, _ = await banked.log_in()
+    assert again["ok"] is True
+    assert time.monotonic() - began < 8  # not after the lease of the first server, 30 s
+    path = f"/api/sync/users/{USER}"
+    seen = (await banked.server.call("GET", path, headers=bearer(USER, Role.USER))).json()
+    runs = {run["id"]: run["state"] for run in seen["runs"]}
+    assert runs[told["run_id"]] == runs[again["run_id"]] == "completed"
