@@ -84,9 +84,9 @@ class Logins:
         self._leased[user] = leased
         began_s = time.perf_counter()
         request = SyncRequest(UserId(user), PROVIDER, Priority.LOGIN)
-        asked = await raiser.ask(DEFAULT_TENANT, request)
-        if asked.raised.run is None:
-            problem = f"a login was refused: {asked.raised.reason}"
+        raised = await raiser.ask(DEFAULT_TENANT, request)
+        if raised.run is None:
+            problem = f"a login was refused: {raised.reason}"
             raise BenchmarkUnsound(side="steelyard", problem=problem)
         self._wake.set()
         try:
