@@ -30,7 +30,9 @@ class ExitCode(IntEnum):
 _BY_CODE: Mapping[str, ExitCode] = {
     "invalid_input": ExitCode.USAGE,
     "invalid_setting": ExitCode.USAGE,
+    "unknown_job_kind": ExitCode.USAGE,
     "not_found": ExitCode.NOT_FOUND,
+    "run_not_dead": ExitCode.CONFLICT,
     "idempotency_conflict": ExitCode.CONFLICT,
     "user_exists": ExitCode.CONFLICT,
     "tenant_exists": ExitCode.CONFLICT,

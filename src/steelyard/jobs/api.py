@@ -1,6 +1,5 @@
 """Routes of runs and jobs for operators: lists, one run, its end, dead letters, figures."""
 
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Protocol, cast
@@ -8,18 +7,16 @@ from typing import Annotated, Any, Protocol, cast
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import AwareDatetime
 
-from steelyard.access.audit import record_audit
 from steelyard.access.guard_route import requires
 from steelyard.access.model import Principal
 from steelyard.access.pages import PAGE_SIZE, PAGE_SIZE_MAX
 from steelyard.access.roles import Permission
 from steelyard.core.clock import Clock, format_utc
-from steelyard.core.errors import InvalidInput
-from steelyard.jobs.cancel_run import Cancelled, cancel_run, requeue_run
 from steelyard.jobs.list_runs import list_dead_letters, list_runs
-from steelyard.jobs.model import State
+from steelyard.jobs.manage_runs import CancelElsewhere as CancelElsewhere  # noqa: PLC0414
+from steelyard.jobs.manage_runs import Operator, end_run, try_again
 from steelyard.jobs.open_jobs import Jobs
-from steelyard.jobs.seen_run import EARLIEST, LATEST, RunFilter, SeenRun
+from steelyard.jobs.seen_run import EARLIEST, LATEST, RunFilter, read_states
 from steelyard.jobs.shapes import (
     ToldCancel,
     ToldRequeue,
@@ -32,12 +29,9 @@ from steelyard.jobs.shapes import (
 )
 from steelyard.jobs.show_run import get_run
 from steelyard.jobs.statistics import COUNTED_MAX, PERIOD, load_figures
-from steelyard.runtime.database import Database, UnitOfWork
+from steelyard.runtime.database import Database
 
 router = APIRouter(prefix="/api")
-
-CancelElsewhere = Callable[[UnitOfWork, Principal, SeenRun], Awaitable[Cancelled]]
-"""Ends a run that has no job: a sync is the state of its target."""
 
 Reader = Annotated[Principal, Depends(requires(Permission.RUNS_READ))]
 Manager = Annotated[Principal, Depends(requires(Permission.RUNS_MANAGE))]
@@ -75,8 +69,6 @@ class JobServices(Protocol):
     def clock(self) -> Clock: ...
     @property
     def jobs(self) -> Jobs: ...
-    @property
-    def cancel_elsewhere(self) -> Mapping[str, CancelElsewhere]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +134,10 @@ async def cancel_one_run(request: Request, principal: Manager, run_id: RunPath) 
     A run that has ended stays as it is. Cancelling the sync of a user ends whatever was asked for of that user.
     """
     services = _services_of(request)
+    operator, now = _operator(request, principal), services.clock.now()
     async with services.database.unit_of_work(principal.tenant) as uow:
-        before = await get_run(uow, run_id)
-        elsewhere = services.cancel_elsewhere.get(before.kind)
-        if before.state.is_final:
-            outcome = Cancelled.ENDED
-        elif elsewhere is not None:
-            outcome = await elsewhere(uow, principal, before)
-        else:
-            now = services.clock.now()
-            outcome = await cancel_run(uow, before.id, by=principal.subject, now=now)
-        after = await get_run(uow, run_id)
-        await _record(uow, request, principal, ("run.cancel", run_id, outcome))
-    return ToldCancel(id=run_id, outcome=outcome, state=after.state)
+        outcome, state = await end_run(uow, operator, run_id, now=now)
+    return ToldCancel(id=run_id, outcome=outcome, state=state)
 
 
 @router.get("/jobs/failed", responses=_refusals())
@@ -175,12 +158,11 @@ async def list_failed_jobs(
 async def requeue_failed_job(request: Request, principal: Manager, run_id: RunPath) -> ToldRequeue:
     """Let a dead letter be tried again: its run goes on under the same id, with all its attempts."""
     services = _services_of(request)
+    operator, now = _operator(request, principal), services.clock.now()
     async with services.database.unit_of_work(principal.tenant) as uow:
-        found = await get_run(uow, run_id)
-        await requeue_run(uow, found.id, now=services.clock.now())
-        await _record(uow, request, principal, ("run.requeue", run_id, "done"))
+        state = await try_again(uow, operator, run_id, now=now)
     services.jobs.wake()
-    return ToldRequeue(id=run_id, state=State.RETRYING)
+    return ToldRequeue(id=run_id, state=state)
 
 
 @router.get("/jobs/stats", responses=_refusals())
@@ -195,34 +177,9 @@ async def show_statistics(request: Request, principal: Reader) -> ToldStatistics
     )
 
 
-def read_states(text: str | None) -> tuple[State, ...]:
-    """Return the states that a list joined by commas names; none: all.
-
-    Raises:
-        InvalidInput: One is none.
-    """
-    if text is None:
-        return ()
-    known = {str(state): state for state in State}
-    wanted = dict.fromkeys(part.strip() for part in text.split(","))
-    if not wanted.keys() <= known.keys():
-        raise InvalidInput(field="state", problem=f"a state is one of {', '.join(known)}")
-    return tuple(known[name] for name in wanted)
-
-
-async def _record(
-    uow: UnitOfWork, request: Request, principal: Principal, act: tuple[str, str, str]
-) -> None:
-    action, run, outcome = act
-    await record_audit(
-        uow,
-        principal,
-        action=action,
-        target=f"run:{run}",
-        outcome=outcome,
-        now=_services_of(request).clock.now(),
-        request_id=getattr(request.state, "request_id", None),
-    )
+def _operator(request: Request, principal: Principal) -> Operator:
+    request_id = getattr(request.state, "request_id", None)
+    return Operator(principal, request_id, _services_of(request).jobs.cancel_elsewhere)
 
 
 def _services_of(request: Request) -> JobServices:

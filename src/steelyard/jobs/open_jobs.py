@@ -1,6 +1,6 @@
 """This process's part in jobs: asking for them, and the worker it runs, opened and closed with it."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +10,7 @@ import structlog
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId
 from steelyard.jobs.in_process_engine import InProcessEngine
+from steelyard.jobs.manage_runs import CancelElsewhere
 from steelyard.jobs.model import HandledKind, Kinds, RequestedRun, RunRequest
 from steelyard.jobs.port import JobEngine
 from steelyard.jobs.request_run import request_run
@@ -45,6 +46,8 @@ class Jobs:
     engine: JobEngine
     figures: JobFigures
     worker: JobWorker | None = None
+    cancel_elsewhere: Mapping[str, CancelElsewhere] = field(default_factory=dict)
+    """What ends a run of a kind that is no job."""
 
     async def request(self, tenant: TenantId, kind: str, wanted: RunRequest) -> RequestedRun:
         """Queue a run of a kind, or share one that waits: as `request_run`, in a unit of work of its own.

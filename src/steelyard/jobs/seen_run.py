@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from steelyard.core.errors import InvalidInput
 from steelyard.jobs.model import State
 
 RUN_ID_MAX: Final = 2**63 - 1
@@ -33,6 +34,21 @@ def status_of(state: State) -> Status:
         case State.COMPLETED:
             return Status.COMPLETED
     return Status.FAILED
+
+
+def read_states(text: str | None) -> tuple[State, ...]:
+    """Return the states that a list joined by commas names; none: all.
+
+    Raises:
+        InvalidInput: One is none.
+    """
+    if text is None:
+        return ()
+    known = {str(state): state for state in State}
+    wanted = dict.fromkeys(part.strip() for part in text.split(","))
+    if not wanted.keys() <= known.keys():
+        raise InvalidInput(field="state", problem=f"a state is one of {', '.join(known)}")
+    return tuple(known[name] for name in wanted)
 
 
 @dataclass(frozen=True, slots=True)
