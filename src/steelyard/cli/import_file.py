@@ -1,11 +1,13 @@
-"""`steelyard import`: loads a file of purchases, each line once however often it is run."""
+"""`steelyard import`: loads a file of purchases, each line once however often it is run; or one of users."""
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from steelyard.cli.import_users import import_users
 from steelyard.cli.options import DataDir, Json, TenantName, settings_with
 from steelyard.cli.outcome import CommandFailed, ExitCode, leave, print_table, show
 
@@ -13,13 +15,37 @@ if TYPE_CHECKING:
     from steelyard.ledger.import_purchases import ImportOutcome
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(add_completion=False)
-
+PURCHASES = "purchases"
 LINES_SHOWN = 50
 
 
+class ImportCommands(TyperGroup):
+    """Commands by what the file holds; a file alone is one of purchases."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `purchases` before arguments that name no command."""
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named or not args else [PURCHASES, *args])
+
+
+app = typer.Typer(
+    add_completion=False, cls=ImportCommands, help="Load a file.", no_args_is_help=True
+)
+
+
+@app.callback()
+def import_() -> None:
+    """Load a file of purchases or of users."""
+
+
+app.command(
+    name="users",
+    help="Bring users and their accounts at the core bank to what a CSV or JSONL file says of them.",
+)(import_users)
+
+
 @app.command(
-    name="import",
+    name=PURCHASES,
     help="Load a CSV of purchases (date,card,merchant,amount_gbp). Running it again adds nothing twice.",
 )
 def import_file(

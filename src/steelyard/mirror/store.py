@@ -33,17 +33,21 @@ _CUSTOMERS = """
     SELECT w.id, w.status, w.context, w.customer_number, w.display_name FROM steelyard.app_user w
      WHERE w.tenant_id = $1 AND w.id = ANY ($2)
 """
+# OFFSET 0: each row is looked up by its whole key. With few statistics a plan for all of them walks the tenant's.
 _KNOWN = """
-    SELECT m.account_id, m.user_id, m.number, m.account_type, m.is_active, m.read_at IS NOT NULL AS is_read,
+    SELECT m.account_id, u.id AS user_id, m.number, m.account_type, m.is_active, m.read_at IS NOT NULL AS is_read,
            a.is_primary, a.currency, b.digits
-      FROM steelyard.mirrored_account m
-      JOIN steelyard.account a ON a.tenant_id = $1 AND a.id = m.account_id
+      FROM unnest($2::text[]) AS u (id)
+     CROSS JOIN LATERAL (SELECT x.* FROM steelyard.mirrored_account x
+                          WHERE x.tenant_id = $1 AND x.user_id = u.id AND x.provider = $3 OFFSET 0) m
+     CROSS JOIN LATERAL (SELECT x.* FROM steelyard.account x WHERE x.tenant_id = $1 AND x.id = m.account_id OFFSET 0) a
       JOIN steelyard.book b ON b.tenant_id = $1 AND b.currency = a.currency
-     WHERE m.tenant_id = $1 AND m.user_id = ANY ($2) AND m.provider = $3 ORDER BY m.is_active, m.account_id
+     ORDER BY m.is_active, m.account_id
 """
 _HOLDERS = """
-    SELECT m.number, m.user_id FROM steelyard.mirrored_account m
-     WHERE m.tenant_id = $1 AND m.provider = $2 AND m.number = ANY ($3)
+    SELECT u.number, m.user_id FROM unnest($3::text[]) AS u (number)
+     CROSS JOIN LATERAL (SELECT x.user_id FROM steelyard.mirrored_account x
+                          WHERE x.tenant_id = $1 AND x.provider = $2 AND x.number = u.number OFFSET 0) m
 """
 _SET_CUSTOMERS = """
     UPDATE steelyard.app_user w SET context = u.context, customer_number = u.customer_number
@@ -198,6 +202,31 @@ async def load_holders(
     for row in await uow.fetch(_HOLDERS, uow.tenant, provider, list(numbers)):
         found[row["number"]] = found.get(row["number"], frozenset()) | {UserId(row["user_id"])}
     return found
+
+
+async def write_accounts(
+    uow: UnitOfWork, accounts: Sequence[KnownAccount], provider: str, *, now: datetime
+) -> list[AccountId]:
+    """Open accounts that have no id yet and bring the others to what is said of them, all at once. Returns their ids.
+
+    Users and books must be there. Locks the accounts there are in id order until `uow` ends. None may come twice.
+    """
+    if not accounts:
+        return []
+    ids = await uow.fetchval(
+        "SELECT steelyard.write_mirrored_accounts($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        now,
+        uow.tenant,
+        provider,
+        [one.account for one in accounts],
+        [one.user for one in accounts],
+        [one.number for one in accounts],
+        [one.currency.code for one in accounts],
+        [one.account_type for one in accounts],
+        [one.is_primary for one in accounts],
+        [one.is_active for one in accounts],
+    )
+    return [AccountId(one) for one in ids]
 
 
 async def set_customers(uow: UnitOfWork, customers: Sequence[Customer]) -> None:
