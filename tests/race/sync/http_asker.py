@@ -9,6 +9,9 @@ from typing import Any
 from steelyard.access.model import Role
 from tests.e2e.server_kit import key, token
 
+SERVICE = "shop"
+"""Who charges; everybody else is a user."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -49,7 +52,8 @@ class Asker:
     def prepare(self, users: list[str]) -> None:
         """Sign tokens beforehand, so that it does not count."""
         for user in users:
-            self._tokens.setdefault(user, token(user, Role.USER))
+            role = Role.SERVICE if user == SERVICE else Role.USER
+            self._tokens.setdefault(user, token(user, role))
 
     async def _ask(self, method: str, path: str, user: str, body: bytes, more: str) -> Answer:
         self.prepare([user])

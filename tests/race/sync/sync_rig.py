@@ -55,9 +55,14 @@ class BankProcess:
         """Let every request meet a fault, or none."""
         async with httpx2.AsyncClient(base_url=f"{self.url}/_control", timeout=10) as client:
             (await client.delete("/faults")).raise_for_status()
-            if fault is not None:
-                order = {"fault": fault, **more}
-                (await client.post("/faults", json=order)).raise_for_status()
+        if fault is not None:
+            await self.add_fault(fault, **more)
+
+    async def add_fault(self, fault: str, **more: object) -> None:
+        """Let requests that met no other fault meet this one."""
+        async with httpx2.AsyncClient(base_url=f"{self.url}/_control", timeout=10) as client:
+            order = {"fault": fault, **more}
+            (await client.post("/faults", json=order)).raise_for_status()
 
 
 @dataclass(slots=True)
