@@ -10,6 +10,7 @@ FILES = {
     "/live/page.css": "text/css",
     "/live/page.js": "text/javascript",
     "/live/board.js": "text/javascript",
+    "/live/bank.js": "text/javascript",
     "/live/connection.js": "text/javascript",
     "/live/icon.svg": "image/svg+xml",
 }

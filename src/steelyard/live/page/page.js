@@ -1,6 +1,7 @@
 // The live page: the public API and one WebSocket, nothing else.
 
 import { $, POINTS, balanceShown, decimal, element, minor, money, showBalance, showCard, showChange, showHistory, showRefusal, showStep } from "./board.js";
+import { endBank, startBank } from "./bank.js";
 import { Connection } from "./connection.js";
 
 const KEPT = "steelyard.page";
@@ -27,6 +28,7 @@ function enter(found) {
 
 function lock(why) {
   connection?.end();
+  endBank();
   connection = card = session = null;
   sessionStorage.removeItem(KEPT);
   showState("off", "not connected");
@@ -357,6 +359,7 @@ function togglePlug() {
 const start = attempt(async () => {
   $("gate").hidden = true;
   $("board").hidden = false;
+  startBank({ call, token: () => session?.admin });
   await loadCards();
   const kept = sessionStorage.getItem(`${KEPT}.card`);
   const chosen = cards.find((one) => one.account === kept) ?? cards[0];

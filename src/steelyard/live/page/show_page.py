@@ -27,6 +27,7 @@ _FILES: Final = (
     ("/live/page.css", "page.css", "text/css", "The live page's style."),
     ("/live/page.js", "page.js", "text/javascript", "The live page's script."),
     ("/live/board.js", "board.js", "text/javascript", "What the live page shows of a card."),
+    ("/live/bank.js", "bank.js", "text/javascript", "What the live page shows of a core bank."),
     ("/live/connection.js", "connection.js", "text/javascript", "The live page's connection."),
     ("/live/icon.svg", "icon.svg", "image/svg+xml", "The live page's icon."),
 )
