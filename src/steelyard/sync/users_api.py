@@ -50,7 +50,7 @@ class UsersServices(Protocol):
 
 
 class ToldSource(BaseModel):
-    """Whether the source is asked: `asked`, `away` (it failed again and again), `waiting` (it asked for that) or `off`.
+    """Whether the source is asked: `asked`, `away` (it failed again and again), `waiting` (it asked for that), `paused`, `off`.
 
     `until`: when it is tried again.
     """
@@ -166,6 +166,8 @@ def _tell_source(budget: Budget | None, *, is_running: bool, now: datetime) -> T
     state, until = "asked", None
     if not is_running:
         state = "off"
+    elif budget is not None and budget.paused_at is not None:
+        state = "paused"
     elif budget is not None and budget.circuit is not Circuit.CLOSED:
         state, until = "away", budget.circuit_until
     elif budget is not None and budget.blocked_until is not None and budget.blocked_until > now:
