@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
+from steelyard.access.tenants import create_tenant
 from steelyard.core.errors import DatabaseUnavailable
 from steelyard.core.ids import DEFAULT_TENANT
+from steelyard.providers.contract import Limits
 from steelyard.runtime.database import Database
+from steelyard.sync.enroll import allow_requests
+from steelyard.sync.store import budgets
 from steelyard.testing.one_at_a_time import Turns
 from steelyard.testing.simulated_process import ProcessGone
-from steelyard.testing.virtual_time import VirtualTimeLoop, run_in_virtual_time
+from steelyard.testing.virtual_time import VirtualClock, VirtualTimeLoop, run_in_virtual_time
 from tests.world import FreshDatabase
 
 T = TypeVar("T")
@@ -89,6 +93,30 @@ def test_who_waits_for_a_row_lets_time_pass_and_goes_on_when_it_is_free(
         return (await first, second), turns.waits
 
     assert stepped(fresh, act) == ((10.0, 10.0), 1)
+
+
+def test_several_who_wait_for_one_row_get_it_one_after_the_other(fresh: FreshDatabase) -> None:
+    async def act(turns: Turns) -> list[float]:
+        databases = [await _open(turns, fresh, name) for name in ("one", "two", "three", "four")]
+        now = VirtualClock(asyncio.get_running_loop()).now()
+        await create_tenant(databases[0], DEFAULT_TENANT, name="Rows", time_zone="UTC", now=now)
+        async with databases[0].unit_of_work(DEFAULT_TENANT) as uow:
+            await allow_requests(uow, "bank", Limits(1.0, 1), now=now)
+
+        async def hold(database: Database, for_s: float) -> float:
+            async with database.unit_of_work(DEFAULT_TENANT) as uow:
+                for _ in range(2):
+                    assert await budgets.lock_budget(uow, "bank") is not None
+                    await asyncio.sleep(for_s)
+            return asyncio.get_running_loop().time()
+
+        work = [hold(database, place) for place, database in enumerate(databases, start=1)]
+        return await asyncio.gather(*work)
+
+    for seed in range(5):
+        ends = stepped(fresh, act, seed=seed)
+        assert max(ends) == 2.0 * (1 + 2 + 3 + 4)
+        assert len(set(ends)) == 4
 
 
 def test_who_waits_for_a_row_gives_up_after_the_statements_deadline(fresh: FreshDatabase) -> None:

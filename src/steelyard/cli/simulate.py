@@ -7,6 +7,7 @@ import typer
 
 from steelyard.cli.options import Json
 from steelyard.cli.outcome import CommandFailed, PortTaken, print_json, say
+from steelyard.cli.simulate_day import simulate_day
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from steelyard.providers.t24.simulator.bank import SimulatedBank
 
 STEER = "Steer a bank that runs"
-app = typer.Typer(add_completion=False, help="Run a simulated provider.")
+app = typer.Typer(add_completion=False, help="Run a simulated provider, or a simulated day.")
+app.command("day", help="Run a day of a bank's users in virtual time, and judge it.")(simulate_day)
 
 
 @app.callback()
 def simulate() -> None:
-    """Run a simulated provider."""
+    """Run a simulated provider, or a simulated day."""
 
 
 @app.command(

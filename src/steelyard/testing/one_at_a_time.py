@@ -225,23 +225,26 @@ class Turns:
             await self._side.execute(sql, *args)
 
     async def _must_wait(self, statement: Statement) -> bool:
-        """Whether it waits for a row of a transaction that can go on."""
-        blockers = await self._find_blockers(statement)
+        """Whether it waits for a row of somebody who can go on; if each waits for another, the server will refuse one."""
+        left = await self._find_blockers(statement)
+        if not left:
+            return False
         waiting = {
             one.connection.get_server_pid(): one
             for one in (*self._aside, statement)
             if one.connection is not None and not one.is_lost()
         }
         seen: set[int] = set()
-        while blockers and blockers <= waiting.keys():
-            if blockers <= seen:  # each waits for another: the server will refuse one of them
-                self.deadlocks += not statement.is_in_deadlock
-                statement.is_in_deadlock = True
-                return False
-            seen |= blockers
-            found = [await self._find_blockers(waiting[pid]) for pid in sorted(blockers)]
-            blockers = set().union(*found)
-        return bool(blockers)
+        while left:
+            pid = min(left)
+            seen.add(pid)
+            theirs = await self._find_blockers(waiting[pid]) if pid in waiting else set()
+            if not theirs:
+                return True  # that one can go on: it has the row it waited for, or waits for none
+            left = (left | theirs) - seen
+        self.deadlocks += not statement.is_in_deadlock
+        statement.is_in_deadlock = True
+        return False
 
     async def _find_blockers(self, statement: Statement) -> set[int]:
         """Return the connections of ours whose rows a statement waits for."""

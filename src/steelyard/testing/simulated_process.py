@@ -259,6 +259,7 @@ async def connect_stepped(url: str) -> SteppedConnection:
             "application_name": "steelyard",
             "timezone": "UTC",
             "jit": "off",
+            "synchronous_commit": "off",  # nobody cuts the power of a simulation
             "idle_in_transaction_session_timeout": "0",
         },
     )

@@ -46,19 +46,21 @@ def find_untrue_balances(seen: Evidence) -> Breaches:
 
 
 def find_wrong_changes(seen: Evidence) -> Breaches:
-    """Each difference is one change: numbered without a gap, never zero, to a balance that was true."""
+    """Each difference is one change: numbered without a gap, never zero, and balances follow each other as there."""
     by_account: dict[int, list[Row]] = defaultdict(list)
     for change in seen.books.changes:
         by_account[change["account_id"]].append(change)
     for account in seen.books.accounts:
         balance, number = 0, account["number"]
-        truths = {minor for _, minor in seen.town.truth[number]}
+        truths = [minor for _, minor in seen.town.truth[number]]
         for place, change in enumerate(by_account[account["id"]], start=1):
             balance += change["amount"]
             if change["seq"] != place or change["amount"] == 0:
                 yield f"{number}: change {change['seq']} of {change['amount']} at place {place}"
             if change["balance_after"] != balance or balance not in truths:
-                yield f"{number}: change {place} leads to {balance}, never true at the bank"
+                yield f"{number}: change {place} leads to {balance}, not true at the bank any more"
+            else:
+                truths = truths[truths.index(balance) :]
         if account["posted"] != balance or account["seq"] != len(by_account[account["id"]]):
             yield f"{number}: {account['posted']} stored, {balance} by its changes"
 
@@ -100,6 +102,15 @@ def find_double_syncs(seen: Evidence) -> Breaches:
             end = min(ended.get((user, before.token), before.until), before.until)
             if after.at < end and before.token + 1 == after.token:
                 yield f"{user}: lease {after.token} at {after.at}, the one before it until {end}"
+
+
+def find_late_results(seen: Evidence) -> Breaches:
+    """A worker that slept writes nothing: what is accepted comes from the newest lease, while that lasts."""
+    leases = _leases_by_user(seen)
+    for finish in seen.trace.finishes:
+        newest = [one for one in leases[UserId(finish.user)] if one.at <= finish.at][-1:]
+        if not newest or newest[0].token != finish.token or finish.at >= newest[0].until:
+            yield f"{finish.user}: lease {finish.token} was written at {finish.at}, newest {newest}"
 
 
 def find_excess_requests(seen: Evidence) -> Breaches:
@@ -192,6 +203,7 @@ PROMISES: Final[Mapping[str, Callable[[Evidence], Breaches]]] = {
     "told is what was written": find_untold_changes,
     "no wallet asked for": find_wallets_asked_for,
     "never two syncs of a user": find_double_syncs,
+    "late results are refused": find_late_results,
     "within burst and rate": find_excess_requests,
     "logins within 2 s": find_late_logins,
     "ok means fresh": find_stale_logins,

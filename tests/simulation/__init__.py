@@ -1,0 +1,1 @@
+"""The whole product under virtual time."""

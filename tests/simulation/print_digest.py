@@ -1,0 +1,11 @@
+"""Runs a day in a process of its own and prints its number: for days under other hash seeds."""
+
+import json
+import sys
+
+from steelyard.testing.simulated_day.plan import DayPlan
+from steelyard.testing.simulated_day.run_day import Staging, run_day
+
+if __name__ == "__main__":
+    order = json.load(sys.stdin)
+    sys.stdout.write(run_day(DayPlan(**order["plan"]), Staging(order["url"])).trace.digest)
