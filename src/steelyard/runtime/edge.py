@@ -227,7 +227,7 @@ class Edge:
                 raise ShuttingDown
             _check_target(scope)
             if exchange.method in METHODS_WITH_BODY:
-                is_bulk = exchange.path.endswith("/bulk")
+                is_bulk = exchange.path.endswith(("/bulk", "/api/sync/users"))
                 limit = self.limits.bulk_body_bytes if is_bulk else self.limits.body_bytes
                 body = await receive_body(receive, headers, limit)
                 if body:

@@ -13,12 +13,14 @@ from steelyard.core.clock import format_utc
 from steelyard.core.ids import UserId, parse_user_id
 from steelyard.core.money import format_major
 from steelyard.runtime.health import PUBLIC
+from steelyard.sync.enrolment_api import add_route as add_enrolment_route
 from steelyard.sync.model import Raised, SyncResult
 from steelyard.sync.shapes import REFUSALS, ToldSourceStatus, new_token, sync_of, tell_source
 
 SERVICE: Final = "balance-sync"
 
 router = APIRouter(prefix="/api/sync")
+add_enrolment_route(router)
 
 _LIMITED: dict[int | str, dict[str, Any]] = {
     **REFUSALS,
