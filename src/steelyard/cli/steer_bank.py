@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from steelyard.cli.outcome import CommandFailed, print_json, print_table, say
+from steelyard.cli.outcome import CommandFailed, print_json, print_table, show
 from steelyard.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def steer(at: str | None, data_dir: "Path | None", steering: Steering, *, wants_
     else:
         _tell_truth(url, wants_json=wants_json)
         return
-    if wants_json:
-        print_json(told)
-    else:
-        say(text)
+    show(told, wants_json=wants_json, as_text=lambda: typer.echo(text))
 
 
 def find_bank(data_dir: "Path | None") -> str:
