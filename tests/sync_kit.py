@@ -63,6 +63,7 @@ class FakeBank:
     """Of one account at once."""
     release: asyncio.Event | None = None
     """Answers wait for it."""
+    on_asked: Callable[[], None] = lambda: None
     currency: Currency | None = None
     """In which everything is told, if not in the one that is asked for."""
 
@@ -84,6 +85,7 @@ class FakeBank:
     async def fetch_balances(self, target: Target, *, deadline_s: float) -> BalanceReading:
         first, *others = target.accounts
         self.asked[first.number] += 1
+        self.on_asked()
         self.in_flight[first.number] += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight[first.number])
         at = self.clock.now()
