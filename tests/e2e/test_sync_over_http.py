@@ -86,8 +86,29 @@ async def test_a_login_is_answered_with_what_the_bank_says(banked: Banked) -> No
         "GET", f"/api/accounts/{banked.account}/balance", headers=bearer(USER, Role.USER)
     )
     assert answer.json()["available"] == available
+    listed = await banked.server.call(
+        "GET", "/api/transactions?source=mirrored", headers=bearer(USER, Role.USER)
+    )
+    [change] = listed.json()["data"]
+    assert (change["kind"], change["amount"], change["transaction"]) == ("sync", available, None)
     assert KEY not in banked.server.log.read_text()
     assert OVERDRAWN.number not in banked.server.log.read_text()
+
+
+async def test_own_money_is_listed_however_many_accounts_are_mirrored(
+    banked: Banked, world: World
+) -> None:
+    await world.open_account(5, user=USER)
+    async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+        numbers = [NewMirroredAccount(USER, "t24", f"9{i}", GBP) for i in range(21)]
+        await enroll_accounts(uow, numbers, Enrollment("t24", None), now=world.clock.now())
+    caller = bearer(USER, Role.USER)
+    held = await banked.server.call("GET", "/api/transactions?source=held", headers=caller)
+    [change] = held.json()["data"]
+    assert (change["amount"], change["transaction"]) == (5, change["id"])
+    for query in ("", "?source=mirrored"):
+        refused = await banked.server.call("GET", f"/api/transactions{query}", headers=caller)
+        assert_problem(refused, 422, "invalid_input")
 
 
 async def test_a_hanging_bank_is_answered_for_in_time_with_the_stored_balance(

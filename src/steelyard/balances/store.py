@@ -204,16 +204,22 @@ async def find_account_by_reference(uow: UnitOfWork, reference: str) -> Account 
 
 
 async def list_accounts(
-    uow: UnitOfWork, *, user: UserId | None = None, after: AccountId | None = None, limit: int = 100
+    uow: UnitOfWork,
+    *,
+    user: UserId | None = None,
+    kind: str | None = None,
+    after: AccountId | None = None,
+    limit: int = 100,
 ) -> list[Account]:
-    """Return a page of accounts by id, of one user or of all."""
+    """Return a page of accounts by id, of one user or of all, of one kind (`held`, `mirrored`) or of each."""
     rows = await uow.fetch(
-        _ACCOUNT
-        + "WHERE a.tenant_id = $1 AND a.id > $2 AND ($3::text IS NULL OR a.user_id = $3) ORDER BY a.id LIMIT $4",
+        _ACCOUNT + "WHERE a.tenant_id = $1 AND a.id > $2 AND ($3::text IS NULL OR a.user_id = $3) "
+        "AND ($5::text IS NULL OR a.kind = $5) ORDER BY a.id LIMIT $4",
         uow.tenant,
         after or 0,
         user,
         limit,
+        kind,
     )
     return [account_of(row) for row in rows]
 

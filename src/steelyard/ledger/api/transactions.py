@@ -21,6 +21,7 @@ from steelyard.runtime.database import UnitOfWork
 from steelyard.runtime.hot_routes import Answer, HotRequest, HotRoute, Operation, encode_json
 from steelyard.runtime.strict_json import read_query
 
+MIRRORED = "mirrored"
 ACCOUNTS_MAX = 20
 """How many accounts of a user one list covers."""
 
@@ -38,11 +39,11 @@ class ListQuery(Struct, forbid_unknown_fields=True):
 class ListedTransaction(Struct):
     """One change of one account, minor units. `source` is held for own money.
 
-    Both sides of a transfer have an `id` of their own and share `transaction`.
+    Both sides of a transfer have an `id` of their own and share `transaction`; a mirrored change is of none.
     """
 
     id: str
-    transaction: str
+    transaction: str | None
     account: str
     user: str | None
     source: str
@@ -161,11 +162,11 @@ async def _accounts_meant(uow: UnitOfWork, principal: Principal, query: ListQuer
         user = named
     if user is None:
         raise InvalidInput(field="account_id", problem="name an account or a user")
-    accounts = await list_accounts(uow, user=user, limit=ACCOUNTS_MAX + 1)
+    accounts = await list_accounts(uow, user=user, kind=query.source, limit=ACCOUNTS_MAX + 1)
     if len(accounts) > ACCOUNTS_MAX:
         raise InvalidInput(
             field="account_id",
-            problem=f"the user has more than {ACCOUNTS_MAX} accounts; name one",
+            problem=f"the user has more than {ACCOUNTS_MAX} of these accounts; name one, or a source",
         )
     return accounts
 
@@ -175,7 +176,7 @@ def _listed(change: Change, account: Account) -> ListedTransaction:
     has_counter = change.contra is not None and change.contra_seq is not None
     return ListedTransaction(
         id=f"{change.account}-{change.seq}",
-        transaction=str(change.transaction),
+        transaction=None if account.balance.kind == MIRRORED else str(change.transaction),
         account=str(change.account),
         user=account.balance.user,
         source=account.balance.kind,
