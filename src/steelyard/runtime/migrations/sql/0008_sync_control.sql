@@ -1,4 +1,4 @@
--- Pausing and cancelling of syncs, and what their first release got wrong. docs/decisions/0015, 0018.
+-- Pausing and cancelling of syncs, and what their first release got wrong. docs/decisions/0015 and 0020.
 
 ALTER TABLE steelyard.sync_target
     ADD COLUMN asked_priority       int NOT NULL DEFAULT 0,  -- of requests for the run that nobody waits for
