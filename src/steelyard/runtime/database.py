@@ -26,6 +26,8 @@ else:
 CONNECT_DEADLINE_S = 2.0
 ACQUIRE_DEADLINE_S = 2.0
 STATEMENT_DEADLINE_S = 30.0
+IDLE_IN_UNIT_OF_WORK_S = 10.0
+"""Longest the server waits for the next statement of a unit of work: a process that sleeps loses it, with all its locks."""
 
 # What the driver raises when the server went away, is starting or stopping, or never was there.
 CONNECTION_LOST: tuple[type[Exception], ...] = (
@@ -38,6 +40,7 @@ CONNECTION_LOST: tuple[type[Exception], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # this process slept within a unit of work
 )
 
 
@@ -169,7 +172,7 @@ class Database:
             if not connection.is_closed():
                 return connection
         try:
-            return await (self.connector or connect)(self.url)
+            return await (self.connector or _connect_for_units)(self.url)
         except BaseException as error:
             self._pass_turn()
             if isinstance(error, CONNECTION_LOST):
@@ -203,6 +206,11 @@ async def connect(url: str, *, options: Sequence[tuple[str, str]] = ()) -> Conne
         command_timeout=STATEMENT_DEADLINE_S,
         server_settings=settings,
     )
+
+
+async def _connect_for_units(url: str) -> Connection:
+    idle_ms = str(round(IDLE_IN_UNIT_OF_WORK_S * 1000))
+    return await connect(url, options=(("idle_in_transaction_session_timeout", idle_ms),))
 
 
 def quoted(tenant: TenantId) -> str:
