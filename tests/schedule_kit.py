@@ -14,7 +14,7 @@ from steelyard.core.ids import TenantId, UserId
 from steelyard.jobs.model import HandledKind, Kind, Kinds, RunContext
 from steelyard.runtime.database import Database, connect
 from steelyard.schedules.defaults import DEFAULT_NAMES
-from steelyard.schedules.edit_schedules import Editor, Wanted, get_schedule, put_schedule
+from steelyard.schedules.edit_schedules import Edits, Wanted, get_schedule, put_schedule
 from steelyard.schedules.model import Schedule, Timing
 from steelyard.schedules.run_schedules import Scheduler
 from steelyard.testing.clock import FrozenClock
@@ -152,10 +152,12 @@ class ScheduleWorld:
         """Make or change a schedule of kind `export`."""
         wanted = Wanted("export", Timing(**timing), is_on=is_on)
         async with self.database.unit_of_work(tenant) as uow:
-            made, _ = await put_schedule(
-                uow, name, wanted, by=admin_of(tenant), kinds=KINDS, now=self.clock.now()
-            )
+            made, _ = await put_schedule(uow, name, wanted, self.edits(tenant))
         return made
+
+    def edits(self, tenant: TenantId) -> Edits:
+        """By an admin of a tenant, now."""
+        return Edits(admin_of(tenant), KINDS, self.clock.now(), "req-1")
 
     async def find(self, tenant: TenantId, name: str) -> Schedule:
         """A schedule as it is."""
@@ -192,6 +194,6 @@ class ScheduleWorld:
         return [(row["tenant_id"], row["schedule"], row["planned_for"]) for row in rows]
 
 
-def admin_of(tenant: TenantId) -> Editor:
+def admin_of(tenant: TenantId) -> Principal:
     """Who edits schedules of a tenant."""
-    return Editor(Principal(tenant, "ada", Role.ADMIN, UserId("ada")), "req-1")
+    return Principal(tenant, "ada", Role.ADMIN, UserId("ada"))

@@ -68,12 +68,15 @@ from steelyard.runtime.relay import Relay
 from steelyard.runtime.repeat import repeat
 from steelyard.runtime.server_options import options_of_server
 from steelyard.runtime.settings import Settings, load_settings
+from steelyard.schedules.api import router as schedules_router
+from steelyard.schedules.readings import schedule_readings
+from steelyard.schedules.run_schedules import Scheduler
 from steelyard.sync.api import router as sync_router
 from steelyard.sync.control_api import router as sync_control_router
 from steelyard.sync.open_sync import BalanceSync, SyncParts
 from steelyard.sync.readings import sync_readings
 from steelyard.sync.users_api import router as synced_users_router
-from steelyard.work import open_work
+from steelyard.work import known_kinds, open_work  # noqa: F401 - commands ask this module for the first
 
 _log = structlog.get_logger()
 DRAIN = timedelta(seconds=5)
@@ -114,6 +117,7 @@ class Services:
     live: Live
     sync: BalanceSync
     jobs: Jobs
+    scheduler: Scheduler
     document: Callable[[], dict[str, Any]]
     """The OpenAPI document."""
     page_sessions: PageSessions | None
@@ -159,11 +163,10 @@ async def open_services(
     url = database_url or (settings.database_url and settings.database_url.get_secret_value())
     if not url:
         raise ValueError("no database: give database_url or set STEELYARD_DATABASE_URL")
-    clock, ids = SystemClock(), RandomIds()
+    bus, clock, ids = InProcessBus(), SystemClock(), RandomIds()
     async with AsyncExitStack() as closing:
         database = await closing.enter_async_context(_open_database(url, settings.pool_size))
         authenticator = await open_authenticator(database, settings, clock, made_secret=made_secret)
-        bus = InProcessBus()
         redis_ports = RedisPorts(bus, KnownOwners(database, clock), clock)
         redis = await closing.enter_async_context(open_redis_of(settings, database, redis_ports))
         cache: BalanceCache = redis.cache if redis else InProcessCache(clock)
@@ -199,6 +202,7 @@ async def open_services(
             live=live,
             sync=work.sync,
             jobs=work.jobs,
+            scheduler=work.scheduler,
             document=document or openapi_document,
             page_sessions=page_sessions,
         )
@@ -262,6 +266,7 @@ def _readings(services: Services) -> list[Family]:
         *redis_readings(services.redis),
         *live_readings(services.live.gateway.figures),
         *job_readings(services.jobs.figures),
+        *schedule_readings(services.scheduler),
         *sync_readings(services.sync),
     ]
 
@@ -345,6 +350,7 @@ def create_app(
     application.include_router(access_router)
     application.include_router(reconcile_router)
     application.include_router(sync_router)
+    application.include_router(schedules_router)
     application.include_router(jobs_router)
     application.include_router(sync_control_router)
     application.include_router(synced_users_router)

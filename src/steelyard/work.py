@@ -1,16 +1,29 @@
-"""What a process does in the background: it pulls balances and works on jobs. Here every kind of job is listed."""
+"""What a process does in the background: it pulls balances, works on jobs and begins those that are scheduled.
 
+Here every kind of job is listed.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
-from steelyard.jobs.model import HandledKind
+from steelyard.jobs.in_process_engine import InProcessEngine
+from steelyard.jobs.model import HandledKind, Kinds
 from steelyard.jobs.open_jobs import JobParts, Jobs, open_jobs
 from steelyard.jobs.port import JobEngine
 from steelyard.jobs.retention import Retention, clean_up_kind
 from steelyard.reconcile.run_kinds import ReconcileParts, reconcile_kinds
+from steelyard.runtime.bus import InProcessBus
+from steelyard.runtime.cache import InProcessCache
+from steelyard.runtime.clock import SystemClock
+from steelyard.runtime.database import Database
+from steelyard.runtime.ids import RandomIds
+from steelyard.runtime.repeat import repeat
+from steelyard.runtime.settings import Settings
+from steelyard.schedules.run_schedules import LOOK_EVERY_S, Scheduler, families_of
 from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
 
 
@@ -20,6 +33,7 @@ class Work:
 
     sync: BalanceSync
     jobs: Jobs
+    scheduler: Scheduler
 
 
 def job_kinds(parts: SyncParts, engine: JobEngine) -> list[HandledKind]:
@@ -30,6 +44,13 @@ def job_kinds(parts: SyncParts, engine: JobEngine) -> list[HandledKind]:
         *reconcile_kinds(ReconcileParts(parts.bus, parts.cache)),
         clean_up_kind(retention, engine),
     ]
+
+
+def known_kinds(settings: Settings, database: Database) -> Kinds:
+    """Return the kinds for those who ask for jobs and work on none, such as commands."""
+    clock = SystemClock()
+    parts = SyncParts(settings, database, clock, RandomIds(), InProcessBus(), InProcessCache(clock))
+    return Kinds(job_kinds(parts, InProcessEngine()))
 
 
 @asynccontextmanager
@@ -46,4 +67,20 @@ async def open_work(parts: SyncParts, url: str, *, works: bool) -> AsyncIterator
         sync = await closing.enter_async_context(open_sync(parts, starts=works))
         kinds_of = partial(job_kinds, parts)
         jobs = await closing.enter_async_context(open_jobs(job_parts, kinds_of, works=works))
-        yield Work(sync, jobs)
+        families = families_of(syncs=parts.settings.sync_scheduler_enabled)
+        scheduler = Scheduler(parts.database, parts.clock, jobs.kinds, families, jobs.wake)
+        if works:
+            await closing.enter_async_context(_ticking(scheduler))
+        yield Work(sync, jobs, scheduler)
+
+
+@asynccontextmanager
+async def _ticking(scheduler: Scheduler) -> AsyncIterator[None]:
+    """Look for schedules that are due, every second; a tick that is under way on leaving is undone."""
+    looking = repeat("schedules", scheduler.tick_once, every_s=LOOK_EVERY_S)
+    task = asyncio.create_task(looking, name="schedules")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

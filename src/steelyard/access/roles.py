@@ -36,6 +36,8 @@ class Permission(StrEnum):
     SYNC_CONTROL = "sync:control"
     RUNS_READ = "runs:read"
     RUNS_MANAGE = "runs:manage"
+    SCHEDULES_READ = "schedules:read"
+    SCHEDULES_WRITE = "schedules:write"
     RECONCILE_READ = "reconcile:read"
     RECONCILE_RUN = "reconcile:run"
     RECONCILE_FIX = "reconcile:fix"
@@ -77,6 +79,8 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     Permission.SYNC_CONTROL: _OVERSIGHT,
     Permission.RUNS_READ: _READERS,
     Permission.RUNS_MANAGE: _OVERSIGHT,
+    Permission.SCHEDULES_READ: _OVERSIGHT,
+    Permission.SCHEDULES_WRITE: _ADMIN,
     Permission.RECONCILE_READ: _OVERSIGHT,
     Permission.RECONCILE_RUN: _OVERSIGHT,
     Permission.RECONCILE_FIX: _ADMIN,

@@ -26,6 +26,7 @@ COMMANDS = {
     "key": "steelyard.cli.key",
     "import": "steelyard.cli.import_file",
     "sync": "steelyard.cli.sync",
+    "schedule": "steelyard.cli.schedule",
     "verify": "steelyard.cli.verify",
     "simulate": "steelyard.cli.simulate",
     "doctor": "steelyard.cli.doctor",

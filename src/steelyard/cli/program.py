@@ -8,6 +8,8 @@ import typer
 
 if TYPE_CHECKING:
     from steelyard.access.page_sessions import PageSessions
+    from steelyard.jobs.model import Kinds
+    from steelyard.runtime.database import Database
     from steelyard.runtime.settings import Settings
 
 
@@ -37,6 +39,10 @@ class Program(Protocol):
 
     def server_options(self, settings: "Settings") -> dict[str, Any]:
         """Return what the server is given beside the application."""
+        ...
+
+    def known_kinds(self, settings: "Settings", database: "Database") -> "Kinds":
+        """Return the kinds of jobs of this release, for commands that ask for some."""
         ...
 
     def openapi_document(self) -> dict[str, Any]:

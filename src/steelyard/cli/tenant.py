@@ -1,4 +1,4 @@
-"""`steelyard tenant`: makes and lists tenants."""
+"""`steelyard tenant`: makes, sets and lists tenants."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from steelyard.access.model import Tenant
     from steelyard.runtime.settings import Settings
 
-app = typer.Typer(add_completion=False, help="Make and list tenants.", no_args_is_help=True)
+app = typer.Typer(add_completion=False, help="Make, set and list tenants.", no_args_is_help=True)
 
 
 @app.command(help="Make a tenant and open its books in the currencies named.")
@@ -48,6 +48,23 @@ def create(
         },
         wants_json=wants_json,
         as_text=lambda: typer.echo(f"made the tenant {tenant}"),
+    )
+
+
+@app.command("set", help="Set a tenant's time zone; schedules without one of their own follow it.")
+def set_one(
+    tenant: Annotated[str, typer.Argument(help="The tenant's id.")],
+    *,
+    zone: Annotated[str, typer.Option("--zone", help="IANA zone, as in Africa/Lusaka.")],
+    data_dir: DataDir = None,
+    wants_json: Json = False,
+) -> None:
+    """Set the zone of one tenant."""
+    moved = asyncio.run(_set_zone(settings_with(data_dir), tenant, zone))
+    show(
+        {"tenant": tenant, "time_zone": zone, "schedules_moved": moved},
+        wants_json=wants_json,
+        as_text=lambda: typer.echo(f"{tenant} is in {zone}; {moved} schedules tick by it"),
     )
 
 
@@ -95,6 +112,19 @@ async def _create(
                     uow, actor, action="tenant.create", now=now, target=f"tenant:{tenant_id}"
                 )
     return made
+
+
+async def _set_zone(settings: "Settings", tenant: str, zone: str) -> int:
+    from steelyard.access.model import system_principal
+    from steelyard.cli.reach import reach_database
+    from steelyard.core.ids import parse_tenant_id
+    from steelyard.runtime.clock import SystemClock
+    from steelyard.schedules.edit_schedules import set_zone
+
+    tenant_id = parse_tenant_id(tenant)
+    async with reach_database(settings) as database, database.unit_of_work(tenant_id) as uow:
+        by = system_principal(tenant_id, "cli")
+        return await set_zone(uow, zone, by=by, now=SystemClock().now())
 
 
 async def _list(settings: "Settings") -> "list[Tenant]":

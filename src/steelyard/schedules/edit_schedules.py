@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from steelyard.access.audit import record_audit
 from steelyard.access.model import Principal
@@ -38,11 +38,26 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Editor:
-    """Who edits, and by which request."""
+class Edits:
+    """Who edits, with which kinds of jobs to choose from, when, and by which request."""
 
-    principal: Principal
+    by: Principal
+    kinds: Kinds
+    now: datetime
     request_id: str | None = None
+
+
+def with_timing(wanted: Wanted, timing: Mapping[str, Any], given: Mapping[str, Any]) -> Wanted:
+    """Return a schedule with other fields of its timing, and other fields of its own.
+
+    A cron expression takes the place of a period, and the other way round.
+    """
+    changed = dict(timing)
+    if changed.get("cron") is not None:
+        changed.setdefault("every_s", None)
+    elif changed.get("every_s") is not None:
+        changed.setdefault("cron", None)
+    return replace(wanted, timing=replace(wanted.timing, **changed), **given)
 
 
 async def list_schedules(uow: UnitOfWork, *, now: datetime) -> list[Schedule]:
@@ -65,9 +80,9 @@ async def get_schedule(uow: UnitOfWork, name: str, *, now: datetime) -> Schedule
 
 
 async def put_schedule(
-    uow: UnitOfWork, name: str, wanted: Wanted, *, by: Editor, kinds: Kinds, now: datetime
+    uow: UnitOfWork, name: str, wanted: Wanted, edits: Edits
 ) -> tuple[Schedule, bool]:
-    """Make a schedule, or put it in place of the one of its name; its next tick is later than `now`.
+    """Make a schedule, or put it in place of the one of its name; its next tick is later than now.
 
     Returns:
         The schedule, and whether it is new.
@@ -76,28 +91,22 @@ async def put_schedule(
             or one that every tenant has was to do something else.
         UnknownKind: There is no such kind of job.
     """
-    await make_defaults(uow, now=now)
+    await make_defaults(uow, now=edits.now)
     before = await store.lock_schedule(uow, name)
-    made = await _build(uow, name, wanted, before, kinds=kinds, by=by, now=now)
+    made = await _build(uow, name, wanted, before=before, edits=edits)
     if before is None and len(await store.list_schedules(uow)) >= SCHEDULES_MAX:
         problem = f"this tenant has {SCHEDULES_MAX} schedules already"
         raise InvalidInput(field="name", problem=problem)
     await store.put_schedule(uow, made)
     action = "schedule.change" if before else "schedule.create"
-    await _record(uow, by, action, name, now=now, details=_told(made))
+    await _record(uow, edits, action, name, details=_told(made))
     kept = await store.find_schedule(uow, name)
     assert kept is not None, "it was written in this unit of work"
     return kept, before is None
 
 
 async def change_schedule(
-    uow: UnitOfWork,
-    name: str,
-    change: Callable[[Wanted], Wanted],
-    *,
-    by: Editor,
-    kinds: Kinds,
-    now: datetime,
+    uow: UnitOfWork, name: str, change: Callable[[Wanted], Wanted], edits: Edits
 ) -> Schedule:
     """Change a schedule: `change` is given what it is and returns what it is to be.
 
@@ -105,53 +114,52 @@ async def change_schedule(
         NotFound: There is none of this name.
         InvalidInput, UnknownKind: As `put_schedule`.
     """
-    await get_schedule(uow, name, now=now)
+    await make_defaults(uow, now=edits.now)
     found = await store.lock_schedule(uow, name)
     if found is None:
         raise NotFound(kind="schedule", identifier=name[:80])
     wanted = Wanted(found.kind, found.timing, found.subject, found.arguments, found.is_on)
-    changed, _ = await put_schedule(uow, name, change(wanted), by=by, kinds=kinds, now=now)
+    changed, _ = await put_schedule(uow, name, change(wanted), edits)
     return changed
 
 
-async def remove_schedule(uow: UnitOfWork, name: str, *, by: Editor, now: datetime) -> None:
+async def remove_schedule(uow: UnitOfWork, name: str, edits: Edits) -> None:
     """Remove a schedule that an admin made; runs it began stay and go on.
 
     Raises:
         NotFound: There is none of this name.
         InvalidInput: Every tenant has it; it can be switched off.
     """
-    found = await get_schedule(uow, name, now=now)
+    found = await get_schedule(uow, name, now=edits.now)
     if found.family is not Family.OWN:
         problem = f"every tenant has {name!r}; switch it off instead"
         raise InvalidInput(field="name", problem=problem)
     await store.delete_schedule(uow, name)
-    await _record(uow, by, "schedule.remove", name, now=now)
+    await _record(uow, edits, "schedule.remove", name)
 
 
-async def run_schedule(
-    uow: UnitOfWork, name: str, *, by: Editor, kinds: Kinds, ids: IdSource, now: datetime
-) -> RequestedRun:
+async def run_schedule(uow: UnitOfWork, name: str, edits: Edits, *, ids: IdSource) -> RequestedRun:
     """Begin a run now, whether the schedule is on or off; its next tick stays where it is.
 
     Raises:
         NotFound: There is none of this name.
         UnknownKind: This process does not know its kind of job.
     """
-    found = await get_schedule(uow, name, now=now)
+    found = await get_schedule(uow, name, now=edits.now)
     wanted = RunRequest(
         found.subject,
         found.arguments,
         schedule=name,
         wants_token=True,
-        requested_by=by.principal.subject,
+        requested_by=edits.by.subject,
     )
-    requested = await request_run(uow, kinds.get(found.kind).kind, wanted, now=now, ids=ids)
-    await _record(uow, by, "schedule.run", name, now=now, details={"run": str(requested.run)})
+    kind = edits.kinds.get(found.kind).kind
+    requested = await request_run(uow, kind, wanted, now=edits.now, ids=ids)
+    await _record(uow, edits, "schedule.run", name, details={"run": str(requested.run)})
     return requested
 
 
-async def set_zone(uow: UnitOfWork, zone: str, *, by: Editor, now: datetime) -> int:
+async def set_zone(uow: UnitOfWork, zone: str, *, by: Principal, now: datetime) -> int:
     """Set the tenant's time zone; schedules that follow it tick by the new one from now on.
 
     Returns:
@@ -170,11 +178,10 @@ async def set_zone(uow: UnitOfWork, zone: str, *, by: Editor, now: datetime) -> 
         await store.move_schedule(uow, one.name, next_at=next_at, now=now)
     await record_audit(
         uow,
-        by.principal,
+        by,
         action="tenant.zone",
         target=f"tenant:{uow.tenant}",
         now=now,
-        request_id=by.request_id,
         details={"before": before, "after": zone},
     )
     return len(followers)
@@ -184,18 +191,16 @@ async def _build(
     uow: UnitOfWork,
     name: str,
     wanted: Wanted,
-    before: Schedule | None,
     *,
-    kinds: Kinds,
-    by: Editor,
-    now: datetime,
+    before: Schedule | None,
+    edits: Edits,
 ) -> Schedule:
     """Check every value and return the schedule to write."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             field="name", problem="use 1 to 63 of a-z, 0-9 and :._-, a letter or digit first"
         )
-    kind = kinds.get(wanted.kind).kind.name
+    kind = edits.kinds.get(wanted.kind).kind.name
     subject, arguments = _check_work(wanted)
     if before is not None and before.family is not Family.OWN:
         work = (before.kind, before.subject, dict(before.arguments))
@@ -203,7 +208,8 @@ async def _build(
             problem = f"what {name!r} does cannot be changed; make a schedule of your own for it"
             raise InvalidInput(field="kind", problem=problem)
     tenant, timing = await get_tenant(uow), _check_timing(wanted.timing)
-    next_at = next_tick(rule_of(timing, uow.tenant, name, tenant_zone=tenant.time_zone), now)
+    rule = rule_of(timing, uow.tenant, name, tenant_zone=tenant.time_zone)
+    next_at = next_tick(rule, edits.now)
     if next_at is None:
         problem = "it would not tick within the next ten years"
         raise InvalidInput(field="hours" if timing.hours else "cron", problem=problem)
@@ -216,11 +222,11 @@ async def _build(
         timing=timing,
         tenant_zone=tenant.time_zone,
         next_at=next_at if wanted.is_on else None,
-        counted_at=now,
+        counted_at=edits.now,
         last_planned_for=None if before is None else before.last_planned_for,
         last_run=None if before is None else before.last_run,
-        edited_at=now,
-        edited_by=by.principal.subject,
+        edited_at=edits.now,
+        edited_by=edits.by.subject,
         arguments=arguments,
     )
 
@@ -266,19 +272,18 @@ def _told(schedule: Schedule) -> dict[str, object]:
 
 async def _record(
     uow: UnitOfWork,
-    by: Editor,
+    edits: Edits,
     action: str,
     name: str,
     *,
-    now: datetime,
     details: Mapping[str, object] | None = None,
 ) -> None:
     await record_audit(
         uow,
-        by.principal,
+        edits.by,
         action=action,
         target=f"schedule:{name}",
-        now=now,
-        request_id=by.request_id,
+        now=edits.now,
+        request_id=edits.request_id,
         details=details,
     )

@@ -98,12 +98,14 @@ class Scheduler:
     Args:
         kinds: Schedules of other kinds are left to processes that know them.
         families: Schedules of other families are left alone.
+        on_ticked: Called when runs were begun, so that a worker here looks at once.
     """
 
     database: Database
     clock: Clock
     kinds: Kinds
     families: tuple[Family, ...] = tuple(Family)
+    on_ticked: Callable[[], None] = lambda: None
     ticks: int = 0
     failures: int = 0
     late_s: float = 0.0
@@ -131,6 +133,8 @@ class Scheduler:
             )
             for first in range(0, len(due), AT_ONCE):
                 begun += await self._tick_together(due[first : first + AT_ONCE])
+                if begun:
+                    self.on_ticked()
             if len(due) < PAGE:
                 return begun
             after = due[-1]
