@@ -230,3 +230,28 @@ async def test_a_server_that_is_told_to_end_gives_its_syncs_to_the_next_one(
     seen = (await banked.server.call("GET", path, headers=bearer(USER, Role.USER))).json()
     runs = {run["id"]: run["state"] for run in seen["runs"]}
     assert runs[told["run_id"]] == runs[again["run_id"]] == "completed"
+
+
+async def test_a_request_is_answered_with_a_token_that_follows_its_run(banked: Banked) -> None:
+    answer = await banked.server.call("POST", f"/api/sync/users/{USER}", headers=bearer())
+    told = answer.json()
+    assert told["id"] == told["jobId"] == told["run_id"]
+    token = told["publicAccessToken"]
+    async with asyncio.timeout(20):
+        while True:
+            seen = await banked.server.call(
+                "GET",
+                f"/api/jobs/status?id={told['id']}",
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            assert seen.status_code == 200, seen.text
+            if seen.json()["status"] == "COMPLETED":
+                break
+            await asyncio.sleep(0.05)
+    assert token not in seen.text
+    mine = await banked.server.call(
+        "GET", f"/api/jobs/status?id={told['id']}", headers=bearer(USER, Role.USER)
+    )
+    assert mine.json() == seen.json()
+    refused = await banked.server.call("POST", "/api/sync/users/wallet", headers=bearer())
+    assert (refused.json()["publicAccessToken"], refused.json()["jobId"]) == (None, None)
