@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from steelyard.core.ids import AccountId
 from steelyard.mirror.model import NewMirroredAccount
 from steelyard.mirror.open_accounts import open_accounts
-from steelyard.mirror.store import load_standings
+from steelyard.mirror.store import load_standings, lock_enrolment
 from steelyard.providers.contract import Limits
 from steelyard.runtime.database import UnitOfWork
 from steelyard.sync import store
@@ -34,13 +34,15 @@ async def enroll_accounts(
 ) -> list[tuple[AccountId, bool]]:
     """Mirror accounts of users at one source and make each user a target; repeating it changes nothing.
 
-    What a sync of a user costs is the number of its active accounts. First syncs are spread over the interval.
+    What a sync of a user costs is the number of its active accounts. First syncs are spread over the interval. Waits
+    for others who enroll in the tenant.
 
     Returns:
         For each account: its id, and whether it was opened now.
     Raises:
         NotFound: A user does not exist, or the tenant keeps no book in a currency.
     """
+    await lock_enrolment(uow)
     opened = await open_accounts(uow, accounts, now=now)
     users = sorted({account.user for account in accounts})
     standings = await load_standings(uow, users, enrollment.provider)

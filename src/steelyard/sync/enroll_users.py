@@ -27,6 +27,7 @@ from steelyard.sync.enrolment_rules import (
     with_claims,
 )
 from steelyard.sync.rules import COST_MAX, first_due
+from steelyard.sync.store.enrolment import drop_targets, lock_targets
 
 NO_LONGER_SYNCED = {
     "code": "not_synced",
@@ -72,7 +73,7 @@ async def enroll_users(
 
     Repeating it changes nothing more. Who is synced no more loses its target at once; who is from now on is due first
     somewhere within the interval. Accounts that are not named stay as they are. Waits for others who enroll in the
-    tenant; then locks targets that go, users and accounts that change.
+    tenant; then locks targets, users and accounts that change.
 
     Args:
         uow: Open unit of work; the caller commits and publishes the events.
@@ -83,7 +84,7 @@ async def enroll_users(
     """
     await mirror.lock_enrolment(uow)
     plans, refused = await plan_enrolment(uow, users, enrollment, default=default)
-    await _drop_targets(uow, plans, enrollment, now=now)
+    await _write_targets(uow, plans, enrollment, now=now)
     await _write_customers(uow, plans, now=now)
     ids = await _write_accounts(uow, plans, enrollment.provider, now=now)
     readings = [
@@ -92,7 +93,6 @@ async def enroll_users(
         for number, minor in plan.readings.items()
     ]
     events = await apply_readings(uow, readings, now=now)
-    await _write_targets(uow, plans, enrollment, now=now)
     return Enrolled(plans, ids, refused, events)
 
 
@@ -150,26 +150,6 @@ def _told(plan: UserPlan, ids: Mapping[tuple[UserId, str], AccountId]) -> Enroll
     return EnrolledUser(user, plan.outcome, accounts)
 
 
-async def _drop_targets(
-    uow: UnitOfWork, plans: Sequence[UserPlan], enrollment: Enrollment, *, now: datetime
-) -> None:
-    """Forget who is synced no more; who has accounts and is not synced yet is noted, to be found when that changes."""
-    users = [
-        plan.wanted.user
-        for plan in plans
-        if not plan.is_synced and (plan.was_synced or (plan.before is None and plan.accounts))
-    ]
-    if users:
-        await store.drop_targets(
-            uow,
-            enrollment.kind,
-            enrollment.provider,
-            sorted(users),
-            reason=NO_LONGER_SYNCED,
-            now=now,
-        )
-
-
 async def _write_customers(uow: UnitOfWork, plans: Sequence[UserPlan], *, now: datetime) -> None:
     users, customers = [], []
     for plan in plans:
@@ -215,14 +195,24 @@ async def _write_accounts(
 async def _write_targets(
     uow: UnitOfWork, plans: Sequence[UserPlan], enrollment: Enrollment, *, now: datetime
 ) -> None:
-    targets = [
-        (
-            user,
-            min(plan.active_count, COST_MAX),
-            first_due(uow.tenant, user, enrollment.interval, now=now),
-        )
+    """Make, change and forget targets. Before accounts, as workers write, all of them locked in one order.
+
+    Who has accounts and is not synced yet is noted, to be found when that changes.
+    """
+    gone = sorted(
+        plan.wanted.user
         for plan in plans
-        if plan.tells_target and (user := plan.wanted.user)
-    ]
-    if targets:
-        await store.add_targets(uow, enrollment.kind, enrollment.provider, targets)
+        if not plan.is_synced and (plan.was_synced or (plan.before is None and plan.accounts))
+    )
+    told = {plan.wanted.user: plan.active_count for plan in plans if plan.tells_target}
+    kind, provider = enrollment.kind, enrollment.provider
+    if gone or told:
+        await lock_targets(uow, kind, [*gone, *told])
+    if gone:
+        await drop_targets(uow, kind, provider, gone, reason=NO_LONGER_SYNCED, now=now)
+    if told:
+        targets = [
+            (user, min(count, COST_MAX), first_due(uow.tenant, user, enrollment.interval, now=now))
+            for user, count in told.items()
+        ]
+        await store.add_targets(uow, kind, provider, targets)

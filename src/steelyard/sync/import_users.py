@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Final
 
+import asyncpg
+
 from steelyard.access.audit import record_audit
 from steelyard.access.model import system_principal
 from steelyard.core.clock import Clock
@@ -221,13 +223,13 @@ class _Pass:
         self.ports.refuse(item)
 
     async def _patiently(self, chunk: _Chunk) -> tuple[Counts, list[RefusedItem]]:
-        """Do a chunk; do it again while the database is away."""
+        """Do a chunk; do it again while the database is away, or ended it for somebody else's sake."""
         clock = self.ports.clock
         until_s, pause_s = clock.monotonic_s() + PATIENCE_S, _FIRST_PAUSE_S
         while True:
             try:
                 return await (self._check(chunk) if self.step == CHECK else self._write(chunk))
-            except DatabaseUnavailable:
+            except (DatabaseUnavailable, asyncpg.DeadlockDetectedError):
                 if clock.monotonic_s() > until_s:
                     raise
             await asyncio.sleep(pause_s)

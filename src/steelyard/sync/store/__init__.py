@@ -188,29 +188,6 @@ async def remove_targets(
     )
 
 
-async def drop_targets(
-    uow: UnitOfWork,
-    kind: str,
-    provider: str,
-    users: Sequence[UserId],
-    *,
-    reason: dict[str, str],
-    now: datetime,
-) -> int:
-    """Forget targets of users who are not to be synced, leased or not; their runs end cancelled. Returns how many."""
-    return int(
-        await uow.fetchval(
-            "SELECT steelyard.drop_targets($1, $2, $3, $4, $5, $6)",
-            now,
-            uow.tenant,
-            kind,
-            provider,
-            list(users),
-            json.dumps(reason),
-        )
-    )
-
-
 async def add_targets(
     uow: UnitOfWork, kind: str, provider: str, targets: Sequence[tuple[UserId, int, datetime]]
 ) -> None:
