@@ -16,6 +16,7 @@ from steelyard.app import create_app_from_environment, server_options
 from steelyard.cli.serving import LiveServer
 from steelyard.core.errors import DatabaseUnavailable
 from steelyard.mirror import store as mirror_store
+from steelyard.runtime import database
 from steelyard.runtime.settings import load_settings
 from steelyard.sync import fetch_balances as fetching
 from steelyard.sync import open_sync, raise_target, run_targets
@@ -23,10 +24,11 @@ from steelyard.sync.run_targets import SyncWorker
 from steelyard.sync.sync_with_timeout import LoginSync
 
 WRITE_SHARE = 0.4
+SHIPPED_LEASE_S = 30.0
 
 
 def shorten_leases(lease_s: float) -> None:
-    """Let leases last so long; as shipped, a part of each is left for writing."""
+    """Let leases last so long, with what has to be shorter: a part of each is for writing, locks of sleepers end before."""
     shipped = open_sync.plan_of
 
     def plan_of(*arguments: Any, **named: Any) -> Any:
@@ -35,6 +37,7 @@ def shorten_leases(lease_s: float) -> None:
         return dataclasses.replace(plan, fetch_deadline_s=lease_s - write_s, write_s=write_s)
 
     open_sync.plan_of = plan_of
+    database.IDLE_IN_UNIT_OF_WORK_S *= lease_s / SHIPPED_LEASE_S
 
 
 def answer_late() -> None:
@@ -60,8 +63,11 @@ def ask_without_deadline() -> None:
     """A worker that wakes goes on with what it has, however old."""
     shipped = fetching.fetch_balances
 
-    async def fetch_balances(*arguments: Any, **named: Any) -> Any:
-        return await shipped(*arguments, **{**named, "deadline_s": 600.0})
+    async def fetch_balances(
+        provider: Any, lease: Any, accounts: Any, asking: fetching.Asking
+    ) -> Any:
+        patient = dataclasses.replace(asking, deadline_s=600.0, request_s=600.0)
+        return await shipped(provider, lease, accounts, patient)
 
     run_targets.fetch_balances = fetch_balances  # type: ignore[attr-defined]
 
