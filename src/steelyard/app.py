@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,7 +29,6 @@ from steelyard.balances.last_known import READ_DEADLINE_S, LastKnownBalances
 from steelyard.balances.read import BalanceReader
 from steelyard.core.clock import Clock
 from steelyard.core.ids import IdSource, TenantId
-from steelyard.jobs.api import CancelElsewhere
 from steelyard.jobs.api import router as jobs_router
 from steelyard.jobs.follow import FOLLOW_ROUTES
 from steelyard.jobs.open_jobs import Jobs
@@ -122,8 +121,6 @@ class Services:
     """The OpenAPI document."""
     page_sessions: PageSessions | None
     """What opens the live page by a one-time code; only in `up`."""
-    cancel_elsewhere: Mapping[str, CancelElsewhere] = field(default_factory=dict)
-    """What ends a run of a kind that is no job."""
     _ledgers: dict[TenantId, Ledger] = field(default_factory=dict)
 
     def ledger(self, tenant: TenantId) -> Ledger:

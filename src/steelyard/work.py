@@ -24,6 +24,8 @@ from steelyard.runtime.ids import RandomIds
 from steelyard.runtime.repeat import repeat
 from steelyard.runtime.settings import Settings
 from steelyard.schedules.run_schedules import LOOK_EVERY_S, Scheduler, families_of
+from steelyard.sync.cancel_run import CancelSyncRun
+from steelyard.sync.model import BALANCES
 from steelyard.sync.open_sync import BalanceSync, SyncParts, open_sync
 
 
@@ -67,6 +69,7 @@ async def open_work(parts: SyncParts, url: str, *, works: bool) -> AsyncIterator
         sync = await closing.enter_async_context(open_sync(parts, starts=works))
         kinds_of = partial(job_kinds, parts)
         jobs = await closing.enter_async_context(open_jobs(job_parts, kinds_of, works=works))
+        jobs.cancel_elsewhere = {BALANCES: CancelSyncRun.of(parts.settings, parts.clock)}
         families = families_of(syncs=parts.settings.sync_scheduler_enabled)
         scheduler = Scheduler(parts.database, parts.clock, jobs.kinds, families, jobs.wake)
         if works:

@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "steelyard.cli.import_file",
     "sync": "steelyard.cli.sync",
     "schedule": "steelyard.cli.schedule",
+    "jobs": "steelyard.cli.jobs",
     "verify": "steelyard.cli.verify",
     "simulate": "steelyard.cli.simulate",
     "doctor": "steelyard.cli.doctor",

@@ -13,7 +13,6 @@ from steelyard.access.pages import PAGE_SIZE, PAGE_SIZE_MAX
 from steelyard.access.roles import Permission
 from steelyard.core.clock import Clock, format_utc
 from steelyard.jobs.list_runs import list_dead_letters, list_runs
-from steelyard.jobs.manage_runs import CancelElsewhere as CancelElsewhere  # noqa: PLC0414
 from steelyard.jobs.manage_runs import Operator, end_run, try_again
 from steelyard.jobs.open_jobs import Jobs
 from steelyard.jobs.seen_run import EARLIEST, LATEST, RunFilter, read_states
