@@ -7,8 +7,16 @@ from steelyard.testing.simulated_day.plan import DayPlan
 from steelyard.testing.simulated_day.server import DayParts
 from tests.crash.planted_faults import Edit
 
-CALM = DayPlan(users=40, hours=0.5, seed=3, has_faults=False, has_accidents=False)
-ROUGH = DayPlan(users=40, hours=1.0, seed=7)
+ROUGH = DayPlan(
+    users=40,
+    hours=1.0,
+    seed=7,
+    look_every_s=20.0,
+    requests_per_s=40.0,
+    in_flight=40,
+    answer_s=0.003,
+)
+CALM = replace(ROUGH, hours=0.5, has_faults=False, has_accidents=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,26 @@ PLANTED = (
                 "acc.kind = 'mirrored' AND acc.posted <> g.posted",
                 "acc.kind = 'mirrored'",
             ),
+        ),
+    ),
+    Planted(
+        "schedules not looked at",
+        "no tick begins a run",
+        frozenset({"each tick once"}),
+        plan=CALM,
+        rewrite=(
+            "list_due_schedules($1, $2, $3, $4, $5, $6, $7)",
+            "list_due_schedules($1, $2, $3, $4, $5, $6, $7) WHERE false",
+        ),
+    ),
+    Planted(
+        "jobs not handed over",
+        "what schedules ask for waits for ever",
+        frozenset({"jobs are done"}),
+        plan=CALM,
+        rewrite=(
+            "hand_over_jobs($1, $2, $3, $4)",
+            "hand_over_jobs($1, $2, $3, $4) WHERE false",
         ),
     ),
     Planted(

@@ -16,10 +16,10 @@ from steelyard.testing.simulated_day.plan import DayPlan
 from steelyard.testing.simulated_day.promises import PROMISES, judge
 from steelyard.testing.simulated_day.run_day import Staging, run_day
 from tests.crash.planted_faults import SqlFault, plant
-from tests.simulation.planted import PLANTED, Planted
+from tests.simulation.planted import PLANTED, ROUGH, Planted
 from tests.world import FreshDatabase, drop_database, make_fresh
 
-SHORT = DayPlan(users=40, hours=0.75, seed=7)
+SHORT = replace(ROUGH, hours=0.75)
 TRIES = 5
 
 
@@ -90,7 +90,7 @@ def test_only_the_seed_changes_the_trace_and_neither_process_nor_hash_seed(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_other_days_end_as_promised(admin_url: str, template: str, seed: int) -> None:
-    assert broken(live(admin_url, template, DayPlan(users=100, hours=3.0, seed=seed))) == {}
+    assert broken(live(admin_url, template, replace(ROUGH, users=100, hours=3.0, seed=seed))) == {}
 
 
 @pytest.mark.slow

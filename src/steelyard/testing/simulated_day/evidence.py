@@ -27,7 +27,8 @@ _TARGETS = """
      WHERE tenant_id = $1 ORDER BY subject
 """
 _RUNS = """
-    SELECT id, subject, state, attempts, error ->> 'code' AS code, created_at, started_at, finished_at
+    SELECT id, kind, subject, state, attempts, error ->> 'code' AS code, result ->> 'fixed' AS fixed,
+           result ->> 'remaining' AS remaining, schedule, planned_for, created_at, started_at, finished_at
       FROM steelyard.run WHERE tenant_id = $1 ORDER BY id
 """
 
@@ -71,6 +72,8 @@ class Evidence:
     """From when until when some server was away or catching up, in virtual seconds."""
     books: Books
     report: Report
+    end: datetime
+    """When the last server ended."""
     deadlocks: int
     statements: int
 

@@ -51,13 +51,13 @@ class DayPlan:
     hours: float = 24.0
     seed: int = 1
     interval_s: float = 300.0
-    look_every_s: float = 20.0
-    requests_per_s: float = 40.0
-    in_flight: int = 40
+    look_every_s: float = 60.0
+    requests_per_s: float = 100.0
+    in_flight: int = 100
     logins: float = 4.0
     moves: float = 6.0
     processes: int = 2
-    answer_s: float = 0.003
+    answer_s: float = 0.005
     has_faults: bool = True
     has_accidents: bool = True
 

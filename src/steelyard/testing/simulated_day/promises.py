@@ -7,15 +7,19 @@ from itertools import pairwise
 from typing import Final
 
 from steelyard.core.ids import UserId
+from steelyard.sync.model import BALANCES
 from steelyard.testing.simulated_day.evidence import Evidence, Row, SeenLogin
 from steelyard.testing.simulated_day.plan import CALM_UNTIL
 from steelyard.testing.simulated_day.trace import SeenLease
+from steelyard.testing.simulated_day.upkeep import OFTEN, OFTEN_MIN
 
 LOGIN_S: Final = 2.0
 FETCH_S: Final = 20.0
 """Longest an attempt asks; what moved meanwhile may have been missed by it."""
 ON_THE_WAY_S: Final = 0.5
 """Longest from a grant to its request, while no server suffers."""
+JOB_S: Final = 300.0
+"""Longest a job takes from its tick on, with the workers that die over it."""
 SUFFERING_S: Final = 60.0
 """So long after an accident requests may come that were granted before it."""
 NOT_FINAL: Final = frozenset({"pending", "running", "retrying"})
@@ -160,7 +164,8 @@ def find_untruthful_runs(seen: Evidence) -> Breaches:
         if run is not None
     }
     for run in seen.books.runs:
-        if run["state"] in NOT_FINAL and run["id"] not in coming:
+        is_sync = run["kind"] == BALANCES
+        if is_sync and run["state"] in NOT_FINAL and run["id"] not in coming:
             yield f"run {run['id']} of {run['subject']} is {run['state']}, and nobody will end it"
         if run["state"] == "running":
             yield f"run {run['id']} of {run['subject']} is running, and nobody works"
@@ -170,6 +175,31 @@ def find_untruthful_runs(seen: Evidence) -> Breaches:
             yield f"run {run['id']} of {run['subject']}: {known} are not in order"
         if run["state"] == "completed" and run["code"] == "worker_lost" and run["attempts"] < 2:
             yield f"run {run['id']} lost its worker and was completed by the same attempt"
+
+
+def find_wrong_ticks(seen: Evidence) -> Breaches:
+    """Each tick of the schedule began one run, however many servers looked or died, and none was left out."""
+    were = [run["planned_for"] for run in seen.books.runs if run["schedule"] == OFTEN]
+    step = timedelta(minutes=OFTEN_MIN)
+    before_end = (seen.end - seen.beginning - timedelta(seconds=JOB_S)) // step
+    planned = [seen.beginning + step * place for place in range(1, before_end + 1)]
+    for tick in sorted(set(planned) - set(were)):
+        yield f"the tick of {tick} began no run"
+    for tick in sorted(set(were)):
+        if were.count(tick) > 1:
+            yield f"the tick of {tick} began {were.count(tick)} runs"
+
+
+def find_unfinished_jobs(seen: Evidence) -> Breaches:
+    """Every job is done soon, whoever died over it, and no proof had anything to repair."""
+    for run in seen.books.runs:
+        if run["kind"] == BALANCES:
+            continue
+        is_due = (seen.end - run["created_at"]).total_seconds() > JOB_S
+        if is_due and run["state"] != "completed":
+            yield f"job {run['id']} of {run['kind']} is {run['state']}: {run['code']}"
+        if (run["fixed"] or "0", run["remaining"] or "0") != ("0", "0"):
+            yield f"job {run['id']} repaired {run['fixed']}, {run['remaining']} are left"
 
 
 def find_herds(seen: Evidence) -> Breaches:
@@ -209,6 +239,8 @@ PROMISES: Final[Mapping[str, Callable[[Evidence], Breaches]]] = {
     "ok means fresh": find_stale_logins,
     "fresh while all is well": find_lost_logins,
     "runs tell the truth": find_untruthful_runs,
+    "each tick once": find_wrong_ticks,
+    "jobs are done": find_unfinished_jobs,
     "background is spread": find_herds,
     "verify is clean": find_discrepancies,
     "no deadlock": find_deadlocks,

@@ -14,6 +14,8 @@ from steelyard.mirror.model import NewMirroredAccount
 from steelyard.mirror.store import set_context
 from steelyard.providers.contract import Limits
 from steelyard.reconcile.operations import Reconcile
+from steelyard.runtime.bus import InProcessBus
+from steelyard.runtime.cache import InProcessCache
 from steelyard.runtime.database import Database
 from steelyard.sync.enroll import Enrollment, allow_requests, enroll_accounts
 from steelyard.testing.one_at_a_time import Turns
@@ -27,6 +29,7 @@ from steelyard.testing.simulated_day.plan import (
 from steelyard.testing.simulated_day.server import BANK, DayParts, Server
 from steelyard.testing.simulated_day.town import Town
 from steelyard.testing.simulated_day.trace import Trace
+from steelyard.testing.simulated_day.upkeep import UpkeepParts, put_schedules
 from steelyard.testing.virtual_time import VirtualClock, VirtualTimeLoop, run_in_virtual_time
 
 TOLD_EVERY_S = 3_600.0
@@ -100,6 +103,9 @@ class _Day:
         await self._found(database)
         self.began_s = self.clock.monotonic_s()
         self.turns.observe = self.trace.see
+        bus, look_s = InProcessBus(), self.plan.look_every_s
+        cache = InProcessCache(self.clock)
+        await put_schedules(UpkeepParts(database, self.clock, bus, cache, look_s))
         for _ in range(self.plan.processes):
             self.servers.append(await self._begin_server())
         parts = [
@@ -119,7 +125,7 @@ class _Day:
             await asyncio.wait(self.serving)
         for server in (*self.servers, *self.gone):
             await server.end()
-        self.turns.observe = None
+        self.turns.observe, end = None, self.clock.now()
         report = await Reconcile(database, DEFAULT_TENANT, self.clock).verify()
         books = await read_books(database)
         await database.close()
@@ -132,6 +138,7 @@ class _Day:
             self.accidents,
             books,
             report,
+            end,
             self.turns.deadlocks,
             self.turns.statements,
         )

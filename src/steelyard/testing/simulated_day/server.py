@@ -1,4 +1,4 @@
-"""One simulated server: a worker and the logins it serves, with a database pool of its own."""
+"""One simulated server: its worker, the logins it serves, schedules and jobs, with a database pool of its own."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -26,6 +26,7 @@ from steelyard.testing.one_at_a_time import Turns
 from steelyard.testing.simulated_day.plan import DayPlan
 from steelyard.testing.simulated_day.town import BankTransport, Town
 from steelyard.testing.simulated_day.trace import Trace
+from steelyard.testing.simulated_day.upkeep import Upkeep, UpkeepParts
 from steelyard.testing.simulated_process import SimulatedProcess
 
 BANK = "t24"
@@ -59,6 +60,7 @@ class Server:
     logins: LoginSync
     waiter: RunWaiter
     working: "asyncio.Task[None]"
+    upkeep: Upkeep
     _open: AsyncExitStack
     _dying: list["asyncio.Task[None]"] = field(default_factory=list)
 
@@ -89,7 +91,11 @@ class Server:
             database, parts.clock, waiter, BANK, parts.login_timeout_s, on_raised=worker.wake
         )
         working = asyncio.create_task(worker.run(), name=f"{name}.worker")
-        made = cls(name, process, database, worker, logins, waiter, working, opened)
+        look_every_s = parts.plan.look_every_s
+        upkeep = await Upkeep.begin(
+            UpkeepParts(database, parts.clock, bus, cache, look_every_s), name
+        )
+        made = cls(name, process, database, worker, logins, waiter, working, upkeep, opened)
         process.on_death = made._die
         return made
 
@@ -116,16 +122,19 @@ class Server:
             return
         self.worker.stop()
         await self.working
+        await self.upkeep.end()
         await self._close()
 
     def _die(self) -> None:
         """Stop everything at once; nothing it still tries reaches the database."""
         self.working.cancel()
+        self.upkeep.ticking.cancel()
         self._dying.append(asyncio.create_task(self._bury(), name=f"{self.name}.dies"))
 
     async def _bury(self) -> None:
         await asyncio.gather(self.working, return_exceptions=True)
         await self.worker.abandon()
+        await self.upkeep.end()
         await self._close()
 
     async def _close(self) -> None:
