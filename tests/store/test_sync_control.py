@@ -22,7 +22,7 @@ from steelyard.sync.recover import lower_unwaited
 from steelyard.sync.status import load_status
 from steelyard.sync.tend_targets import TargetTender
 from steelyard.testing.clock import FrozenClock
-from tests.sync_kit import BANK, INTERVAL, SyncWorld, open_sync_world, until
+from tests.sync_kit import BANK, INTERVAL, SyncWorld, open_sync_world, until, working
 from tests.world import World
 
 OPERATOR = Principal(DEFAULT_TENANT, "olga", Role.OPERATOR, UserId("olga"))
@@ -281,6 +281,18 @@ async def test_a_cancelled_target_rests_though_its_attempt_would_be_tried_again(
     assert [run["state"] for run in await synced.runs("a")] == ["cancelled"]
 
 
+async def test_a_cancelled_lease_is_given_back_when_its_worker_stops(synced: SyncWorld) -> None:
+    await synced.enroll(["a"])
+    await ask(synced, "a")
+    synced.bank.release = asyncio.Event()
+    worker = synced.worker()
+    await worker.turn()
+    await cancel(synced, "a")
+    await worker.abandon()
+    target = await synced.target("a")
+    assert (target["lease_until"], target["cancelled_token"]) == (None, None)
+
+
 async def test_a_login_whose_run_is_cancelled_hears_of_it_at_once(synced: SyncWorld) -> None:
     await synced.enroll(["a"])
     logins = synced.logins(timeout_s=10)
@@ -447,6 +459,32 @@ async def test_one_source_never_takes_every_slot(synced: SyncWorld) -> None:
     assert worker.busy == 12
     synced.bank.release.set()
     await worker.drain()
+
+
+async def test_a_worker_whose_slots_are_taken_looks_again_only_when_one_comes_back(
+    synced: SyncWorld,
+) -> None:
+    other = TenantId("other")
+    await synced.world.make_tenant(other)
+    async with synced.database.unit_of_work(other) as uow:
+        before = synced.clock.now() - timedelta(hours=1)
+        await allow_requests(uow, BANK, Limits(1_000.0, 3), now=before)
+    await synced.enroll([f"u{i}" for i in range(40)])
+    await synced.enroll([f"o{i}" for i in range(40)], tenant=other)
+    for i in range(40):
+        await ask(synced, f"u{i}", Priority.LOGIN)
+    await synced.make_due()
+    synced.bank.release = asyncio.Event()
+    worker = synced.worker(slots=20)
+    for _ in range(6):
+        worker._wake.clear()
+        await worker.turn()
+    assert not worker._wake.is_set()  # nothing it could do: it does not spin
+    assert worker.busy == 17  # fifteen logins of one source, and two that left eight to logins
+    async with working(worker):
+        synced.bank.release.set()
+        await until(lambda: synced.bank.asked.total() >= 40)
+    await worker.abandon()
 
 
 async def test_what_cannot_be_written_is_cut_out_of_its_batch_and_tried_until_its_lease_ends(

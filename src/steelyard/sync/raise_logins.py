@@ -47,6 +47,7 @@ class LoginRaiser:
     _waiting: dict[TenantId, list[_Waiting]] = field(default_factory=dict)
     _count: int = 0
     _writing: dict[TenantId, asyncio.Task[None]] = field(default_factory=dict)
+    _is_closed: bool = False
     _turns: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,12 +80,15 @@ class LoginRaiser:
 
     async def close(self) -> None:
         """End; who still waits is told nothing more."""
+        self._is_closed = True
         tasks = list(self._writing.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _put(self, tenant: TenantId, waiting: Sequence[_Waiting]) -> None:
+        if self._is_closed:
+            return
         self._waiting.setdefault(tenant, []).extend(waiting)
         self._count += len(waiting)
         if tenant not in self._writing:

@@ -221,15 +221,18 @@ class SyncWorker:
         if self._is_full:
             return None
         slots = self._slots_of(place, free, left)
+        if slots.login == 0:
+            self._is_full = True  # the first that ends makes room
+            return Taken([], 1.0, is_limited=False)
         taker = Taker(self.plan.name, self.plan.fetch_deadline_s + self.plan.write_s, self.clock)
         taken = await lease_lane(self.database, lane, taker, slots=slots, lock_wait_s=lock_wait_s)
         if taken.leases:
             self._served_last = place
             await self._begin(lane, taken.leases)
-        if len(taken.leases) >= slots.login:
-            self._is_full = True  # cut off: the first that ends makes room
-            if left > 1:
-                self.wake()
+        if len(taken.leases) >= slots.background:
+            self._is_full = True  # it was cut off
+            if left > 1 and slots.background:
+                self.wake()  # others may leave something of their part
         return taken
 
     def _slots_of(self, place: Place, free: int, left: int) -> Grant:

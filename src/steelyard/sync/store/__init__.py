@@ -48,12 +48,12 @@ _GIVE_BACK = """
     WITH held AS MATERIALIZED (
         SELECT t.kind, t.subject, t.run_id FROM steelyard.sync_target t
           JOIN unnest($2::text[], $3::text[], $4::bigint[]) AS u (kind, subject, token)
-            ON t.kind = u.kind AND t.subject = u.subject AND t.lease_token = u.token
+            ON t.kind = u.kind AND t.subject = u.subject AND u.token IN (t.lease_token, t.cancelled_token)
          WHERE t.tenant_id = $1 AND t.lease_until > $5
          ORDER BY t.kind, t.subject FOR NO KEY UPDATE OF t),
     freed AS (
         UPDATE steelyard.sync_target t SET lease_until = NULL, leased_by = NULL, due_at = $5, lease_token = t.lease_token + 1,
-               attempts = greatest(t.attempts - 1, 0)
+               cancelled_token = NULL, attempts = greatest(t.attempts - 1, 0)
           FROM held h WHERE t.tenant_id = $1 AND t.kind = h.kind AND t.subject = h.subject)
     UPDATE steelyard.run r SET state = 'retrying' FROM held h
      WHERE r.tenant_id = $1 AND r.id = h.run_id AND r.state = 'running'
