@@ -97,7 +97,7 @@ def disk_memory() -> Iterator[Callable[[], DiskMemory]]:
 
 @contextmanager
 def rejects_file(path: Path | None) -> Iterator[Callable[[RefusedItem], None]]:
-    """Give what writes each refused item as a line of JSON; it goes nowhere without a path. Made at the first one."""
+    """Give what writes each refused item as a line of JSON; it goes nowhere without a path. Empty where none is refused."""
     if path is None:
         yield lambda _: None
         return
