@@ -1,11 +1,12 @@
 """Steelyard inside a Python program: `async with steelyard.open() as s: await s.ledger.charge(…)`."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from steelyard.access.model import system_principal
 from steelyard.access.tenants import create_tenant
 from steelyard.access.users import NewUser, check_new_user, upsert_users
 from steelyard.app import Services, open_services
@@ -21,13 +22,17 @@ from steelyard.core.ids import (
 )
 from steelyard.ledger.model import Details, Posted
 from steelyard.ledger.operations import Ledger
+from steelyard.mirror.apply_readings import PublishReadings
 from steelyard.reconcile.model import Discrepancy, Report
 from steelyard.reconcile.operations import Reconcile
 from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.datafolder import open_folder
 from steelyard.runtime.instance import reach_embedded
 from steelyard.runtime.settings import load_settings
+from steelyard.sync.enroll import enrollment_of
+from steelyard.sync.enroll_items import EnrolmentCall, ItemOutcome, enroll_items
 from steelyard.sync.for_programs import TenantBalanceSync
+from steelyard.sync.open_sync import CORE_BANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,33 @@ class TenantServices:
             await upsert_users(uow, [new], now=now)
             await open_book(uow, money, now=now)
             return (await open_accounts(uow, [wanted], now=now))[0][0]
+
+    async def enroll_users(
+        self, users: Sequence[Mapping[str, object]], *, currency: str | None = None
+    ) -> list[ItemOutcome]:
+        """Bring up to 1,000 users and their accounts at the core bank to what is said of them; a repeat is safe.
+
+        Args:
+            users: In the form of `POST /api/sync/users`: `username`, `context`, `isActive`, `accounts`, …
+            currency: Of new accounts that name none.
+        Returns:
+            What became of each, in order; those that are not refused are written together.
+        Raises:
+            InvalidInput: More than 1,000 users, or no such currency.
+        """
+        services, tenant = self.services, self.tenant_id
+        call = EnrolmentCall(
+            system_principal(tenant, "program"),
+            enrollment_of(services.settings, CORE_BANK),
+            None if currency is None else find_currency(currency),
+        )
+        items = [dict(user) for user in users]
+        async with services.database.unit_of_work(tenant) as uow:
+            enrolled = await enroll_items(uow, items, call, now=services.clock.now())
+        for user in enrolled.forgotten:
+            services.authenticator.forget_user(tenant, user)
+        PublishReadings(services.bus, services.cache)(enrolled.events)
+        return enrolled.outcomes
 
     async def charge_service(
         self,

@@ -1,6 +1,5 @@
 """The Python of the page on core banking, run as it stands: on a real database, with a simulated bank over HTTP."""
 
-import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import steelyard
 from steelyard.opened import Steelyard
 from steelyard.providers.t24.simulator.faults import Fault
-from tests.e2e.cli_kit import ROOT, command
+from tests.e2e.cli_kit import ROOT
 from tests.e2e.providers.bank_kit import KEY, OVERDRAWN, opened
 from tests.socket_kit import until
 from tests.world import FreshDatabase
@@ -39,14 +38,9 @@ def test_every_call_of_the_reference_is_on_the_page() -> None:
 
 
 async def test_the_pages_python_does_what_the_page_says(
-    fresh: FreshDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh: FreshDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = functions_of(PAGE)
-    file = tmp_path / "users.csv"
-    file.write_text(
-        "username,context,accountNumber,currency,isPrimary\n"
-        f"ann,MOBILE_BANKING,{OVERDRAWN.number},GBP,true\nwallet,WALLET,,,\n"
-    )
     async with opened() as scene:
         assert scene.server is not None
         for name, value in (
@@ -59,12 +53,10 @@ async def test_the_pages_python_does_what_the_page_says(
             monkeypatch.setenv(name, value)
         await page["with_a_worker"]()
         assert scene.bank.counts.requests == 0  # nobody is there to be asked for
-        imported = await asyncio.to_thread(
-            command, "import", "users", file, STEELYARD_DATABASE_URL=fresh.app_url
-        )
-        assert imported.code == 0, imported.err
         async with steelyard.open() as s:
             assert isinstance(s, Steelyard)
+            assert await page["enroll"](s) == ["created", "created"]
+            assert await page["enroll"](s) == ["unchanged", "unchanged"]
             s.balance_sync.start()
             assert await page["balance_at_login"](s, "ann") == "-18.25 GBP"
             assert await page["balance_at_login"](s, "wallet") == "0"

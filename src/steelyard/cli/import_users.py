@@ -115,20 +115,16 @@ async def _import(
 def _request_of(
     settings: "Settings", source: str, wanted: tuple[str, str | None, str, bool]
 ) -> "ImportRequest":
-    from datetime import timedelta
-
     from steelyard.core.ids import parse_tenant_id
     from steelyard.runtime.currencies import find_currency
-    from steelyard.sync.enroll import Enrollment
+    from steelyard.sync.enroll import enrollment_of
     from steelyard.sync.import_users import ImportRequest, OnError
     from steelyard.sync.open_sync import CORE_BANK
 
     tenant, currency, on_error, is_dry_run = wanted
-    interval_ms = settings.balance_sync_interval
-    interval = timedelta(milliseconds=interval_ms) if interval_ms else None
     return ImportRequest(
         parse_tenant_id(tenant),
-        Enrollment(CORE_BANK, interval),
+        enrollment_of(settings, CORE_BANK),
         source[:200],
         None if currency is None else find_currency(currency),
         OnError(on_error),

@@ -10,6 +10,7 @@ from steelyard.mirror.open_accounts import open_accounts
 from steelyard.mirror.store import load_standings, lock_enrolment
 from steelyard.providers.contract import Limits
 from steelyard.runtime.database import UnitOfWork
+from steelyard.runtime.settings import Settings
 from steelyard.sync import store
 from steelyard.sync.model import BALANCES, Budget
 from steelyard.sync.rules import COST_MAX, first_due
@@ -23,6 +24,12 @@ class Enrollment:
     provider: str
     interval: timedelta | None
     kind: str = BALANCES
+
+
+def enrollment_of(settings: Settings, provider: str) -> Enrollment:
+    """Return how targets at a source are made by the settings; an interval of 0 leaves only what is asked for."""
+    interval_ms = settings.balance_sync_interval
+    return Enrollment(provider, timedelta(milliseconds=interval_ms) if interval_ms else None)
 
 
 async def enroll_accounts(

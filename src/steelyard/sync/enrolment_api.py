@@ -1,6 +1,5 @@
 """The route that enrolls many users at once."""
 
-from datetime import timedelta
 from typing import Annotated, Any, Protocol, cast
 
 from fastapi import APIRouter, Depends, Request
@@ -17,7 +16,7 @@ from steelyard.runtime.cache import BalanceCache
 from steelyard.runtime.currencies import find_currency
 from steelyard.runtime.database import Database
 from steelyard.runtime.settings import Settings
-from steelyard.sync.enroll import Enrollment
+from steelyard.sync.enroll import enrollment_of
 from steelyard.sync.enroll_items import ITEMS_MAX, EnrolmentCall, ItemOutcome, enroll_items
 from steelyard.sync.open_sync import CORE_BANK
 
@@ -152,11 +151,9 @@ async def enroll(
 ) -> ToldEnrolment:
     """Bring up to 1,000 users and their accounts to what is said of them; each has its own outcome, a repeat is safe."""
     services = cast(EnrolmentServices, request.app.state.steelyard)
-    interval_ms = services.settings.balance_sync_interval
-    interval = timedelta(milliseconds=interval_ms) if interval_ms else None
     call = EnrolmentCall(
         principal,
-        Enrollment(CORE_BANK, interval),
+        enrollment_of(services.settings, CORE_BANK),
         None if body.currency is None else find_currency(body.currency),
         getattr(request.state, "request_id", None),
     )
