@@ -21,6 +21,25 @@ from tests.world import LOGIN, FreshDatabase, World
 
 MONEY_TABLES = ("account", "change", "operation", "hold", "book", "tenant", "mirrored_account")
 
+WORK = (
+    """
+    INSERT INTO steelyard.sync_removed (tenant_id, provider, kind, subject, removed_at)
+    VALUES ($1, 'bank', 'update-balances', '43', $2)
+    """,
+    """
+    INSERT INTO steelyard.job (tenant_id, run_id, kind, subject, arguments_hash, priority, state, due_at, look_at, attempts_max)
+    SELECT $1, r.id, r.kind, r.subject, '\\x00', 0, 'pending', $2, $2, 3 FROM steelyard.run r WHERE r.tenant_id = $1
+    """,
+    """
+    INSERT INTO steelyard.schedule (tenant_id, name, family, kind, subject, every_s, counted_at, edited_at, edited_by)
+    VALUES ($1, 'nightly', 'own', 'verify', 'all', 3600, $2, $2, 'boss')
+    """,
+    """
+    INSERT INTO steelyard.schedule_tick (tenant_id, schedule, planned_for, ticked_at, run_id) VALUES ($1, 'nightly', $2, $2, 1)
+    """,
+)
+"""Rows that only workers make."""
+
 
 async def fill(world: World, tenant: TenantId) -> None:
     """Give a tenant a row in every table that the product writes in ordinary work."""
@@ -38,6 +57,8 @@ async def fill(world: World, tenant: TenantId) -> None:
         await enroll_accounts(uow, [mirrored], Enrollment("bank", None), now=NOW)
         await allow_requests(uow, "bank", Limits(1.0, 1), now=NOW)
         await queue_sync(uow, UserId("42"), "bank", now=NOW)
+        for statement in WORK:
+            await uow.execute(statement, tenant, NOW)
 
 
 @pytest.fixture
