@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import asyncpg
@@ -18,11 +18,19 @@ from steelyard.sync.store import budgets
 from steelyard.testing.one_at_a_time import Turns
 from steelyard.testing.simulated_process import ProcessGone
 from steelyard.testing.virtual_time import VirtualClock, VirtualTimeLoop, run_in_virtual_time
-from tests.world import FreshDatabase
+from tests.world import FreshDatabase, drop_database, make_fresh
 
 T = TypeVar("T")
 LOCK = "SELECT pg_advisory_xact_lock($1)"
 """Waits for another transaction as a locked row does."""
+
+
+@pytest.fixture(scope="module")
+def fresh(admin_url: str, template: str) -> Iterator[FreshDatabase]:
+    """One database for all of these tests: none leaves anything behind but a tenant and its budget."""
+    made = asyncio.run(make_fresh(admin_url, template))
+    yield made
+    asyncio.run(drop_database(admin_url, made.name))
 
 
 def stepped(
