@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +286,8 @@ async def test_a_balance_is_taken_once_for_an_account_that_was_never_read(
 ) -> None:
     line = "ann,,,,1001,,ZMW,true,,1500.05,"
     await load(world, write(tmp_path, line))
+    [read] = await rows(world, "SELECT read_at FROM steelyard.mirrored_account")
+    assert read["read_at"].year == 1970  # nobody said when it was true: never fresh
     [account] = await rows(
         world, "SELECT id, posted, seq FROM steelyard.account WHERE kind = 'mirrored'"
     )
@@ -298,6 +300,25 @@ async def test_a_balance_is_taken_once_for_an_account_that_was_never_read(
         world, "SELECT posted, seq FROM steelyard.account WHERE kind = 'mirrored'"
     )
     assert (account["posted"], account["seq"]) == (150_005, 1)
+
+
+async def test_a_balance_is_as_old_as_is_said_and_never_of_the_future(
+    world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "users.csv"
+    file.write_text(
+        "username,accountNumber,currency,balance,balanceAsOf\n"
+        "ann,1,ZMW,1,2026-01-02T03:04:05+02:00\nbob,2,ZMW,2,2999-01-01T00:00:00Z\n"
+        "eve,3,ZMW,3,2026-01-02\n"
+    )
+    outcome = await load(world, file)
+    assert refused(outcome) == [(4, "balanceAsOf", Refusal.INVALID_VALUE)]
+    found = {
+        one["user_id"]: one["read_at"]
+        for one in await rows(world, "SELECT user_id, read_at FROM steelyard.mirrored_account")
+    }
+    assert found["ann"] == datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)
+    assert found["bob"] <= world.clock.now()
 
 
 @asynccontextmanager

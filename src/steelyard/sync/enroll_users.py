@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from steelyard.access.model import UserStatus
 from steelyard.access.users import NewUser, upsert_users
@@ -33,6 +33,8 @@ NO_LONGER_SYNCED = {
     "code": "not_synced",
     "message": "the user was told to be inactive, a WALLET user, or without an active account there",
 }
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a balance was true of which nobody says when: it is shown, and never called fresh."""
 TOLD = "told"
 """The kind of a balance that came with a user and not from the bank."""
 
@@ -88,9 +90,14 @@ async def enroll_users(
     await _write_customers(uow, plans, now=now)
     ids = await _write_accounts(uow, plans, enrollment.provider, now=now)
     readings = [
-        ShownBalance(ids[plan.wanted.user, number], minor, now, {TOLD: minor})
+        ShownBalance(
+            ids[plan.wanted.user, number],
+            told.minor,
+            min(told.as_of or LONG_AGO, now),
+            {TOLD: told.minor},
+        )
         for plan in plans
-        for number, minor in plan.readings.items()
+        for number, told in plan.readings.items()
     ]
     events = await apply_readings(uow, readings, now=now)
     return Enrolled(plans, ids, refused, events)

@@ -1,6 +1,7 @@
 """What is said of users with accounts at the core bank, and the words for why it is not taken."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
@@ -63,6 +64,8 @@ class GivenAccount:
     is_active: bool | None = None
     balance: str | None = None
     """In major units; taken for an account that was never read."""
+    balance_as_of: datetime | None = None
+    """UTC; when `balance` was true."""
     is_joint: bool = False
     """The number may belong to another user as well."""
 

@@ -80,6 +80,9 @@ class GivenEnrolledAccount(Given):
         Word | None,
         Field(description="In major units; taken for an account that was never read"),
     ] = None
+    balance_as_of: Annotated[
+        Word | None, Field(description="When `balance` was true, RFC 3339 with a zone")
+    ] = None
     is_joint: Annotated[
         StrictBool | None, Field(description="The number may belong to another user as well")
     ] = None

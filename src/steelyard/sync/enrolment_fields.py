@@ -1,6 +1,8 @@
 """Reads the fields of a user and its accounts, under the names of the reference or in snake_case."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -27,6 +29,7 @@ ACCOUNT_FIELDS: Final = {
     "currency": "currency",
     "isprimary": "is_primary",
     "balance": "balance",
+    "balanceasof": "balance_as_of",
     "isjoint": "is_joint",
 }
 ACCOUNTS_MAX: Final = 1_000
@@ -94,7 +97,7 @@ def account_of(fields: Fields) -> GivenAccount | None:
     """
     number = _number(fields, "number")
     if number is None:
-        for name in ("account_type", "is_primary", "balance", "is_joint"):
+        for name in ("account_type", "is_primary", "balance", "balance_as_of", "is_joint"):
             if fields.get(name) not in (None, ""):
                 raise ItemRefused(
                     "accountNumber", Refusal.MISSING_FIELD, f"{name} is given without a number"
@@ -114,6 +117,7 @@ def account_of(fields: Fields) -> GivenAccount | None:
         _truth(fields, "is_primary"),
         _truth(fields, "is_active"),
         _amount(fields),
+        _moment(fields),
         bool(_truth(fields, "is_joint")),
     )
 
@@ -176,18 +180,7 @@ def _flagged(accounts: list[GivenAccount], primary: str | None) -> list[GivenAcc
     """Where no account says whether it is the primary one, the deprecated number does."""
     if primary is None or all(one.number != primary for one in accounts):
         return accounts
-    return [
-        GivenAccount(
-            one.number,
-            one.currency,
-            one.account_type,
-            one.number == primary,
-            one.is_active,
-            one.balance,
-            one.is_joint,
-        )
-        for one in accounts
-    ]
+    return [replace(one, is_primary=one.number == primary) for one in accounts]
 
 
 def _word(fields: Fields, name: str) -> str | None:
@@ -242,6 +235,23 @@ def _amount(fields: Fields) -> str | None:
     if isinstance(given, Decimal):
         return f"{given:f}" if -1000 < given.adjusted() < 1000 else "too long a number"
     return _word(fields, "balance")
+
+
+def _moment(fields: Fields) -> datetime | None:
+    given = _word(fields, "balance_as_of")
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ItemRefused(
+        "balanceAsOf",
+        Refusal.INVALID_VALUE,
+        f"{given[:40]!r} is not a moment with a zone, such as 2026-11-21T12:00:00Z",
+    )
 
 
 def _shown(name: str) -> str:

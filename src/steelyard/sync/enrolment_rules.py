@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from steelyard.core.errors import InvalidInput
@@ -63,6 +64,14 @@ class Known:
     """All users who have an account of a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A balance that came with an account: minor units, and when it was true, if that was said."""
+
+    minor: int
+    as_of: datetime | None
+
+
 @dataclass(slots=True)
 class UserPlan:
     """What is to be written of one user. `before` None: it is new."""
@@ -74,8 +83,8 @@ class UserPlan:
     """All of the user's accounts as they will be, by number."""
     given: list[str] = field(default_factory=list)
     """Numbers of the accounts the items speak of, in order."""
-    readings: dict[str, int] = field(default_factory=dict)
-    """Balances for accounts that were never read, minor units."""
+    readings: dict[str, Told] = field(default_factory=dict)
+    """Balances for accounts that were never read."""
 
     @property
     def outcome(self) -> Outcome:
@@ -240,9 +249,9 @@ def _check(
     plan: UserPlan,
     holders: Mapping[str, frozenset[UserId]],
     default: Currency | None,
-) -> dict[str, int]:
+) -> dict[str, Told]:
     """Return the balances the item brings for accounts that were never read; refuse what does not fit."""
-    readings: dict[str, int] = {}
+    readings: dict[str, Told] = {}
     opened = {one.number for one in user.accounts} - plan.accounts.keys()
     if opened and len(plan.accounts) + len(opened) > ACCOUNTS_MAX:
         raise ItemRefused(
@@ -266,7 +275,7 @@ def _check(
             except InvalidInput as error:
                 raise ItemRefused("balance", Refusal.INVALID_VALUE, error.problem) from None
             if there is None or not there.is_read:
-                readings[account.number] = minor
+                readings[account.number] = Told(minor, account.balance_as_of)
     return readings
 
 
