@@ -251,6 +251,22 @@ def test_the_same_seed_chooses_the_same_order(fresh: FreshDatabase) -> None:
     assert run(1) == run(1) != run(2)
 
 
+def test_who_still_asks_at_the_end_is_told_so(fresh: FreshDatabase) -> None:
+    async def act(turns: Turns) -> list[str]:
+        one = await _open(turns, fresh, "one")
+        asked = [asyncio.create_task(one.fetchval("SELECT pg_sleep(60)")) for _ in range(2)]
+        while turns.is_idle:  # noqa: ASYNC110 - until the server works on one
+            await asyncio.sleep(0)
+        asked[0].cancel()
+        await turns.close()
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        with pytest.raises(DatabaseUnavailable):
+            await one.fetchval("SELECT 1")
+        return [type(end).__name__ for end in ends]
+
+    assert stepped(fresh, act) == ["CancelledError", "DatabaseUnavailable"]
+
+
 def test_errors_of_the_server_reach_who_asked(fresh: FreshDatabase) -> None:
     async def act(turns: Turns) -> None:
         one = await _open(turns, fresh, "one")

@@ -65,6 +65,7 @@ class Turns:
     _more: asyncio.Event = field(default_factory=asyncio.Event)
     _stir: asyncio.Event = field(default_factory=asyncio.Event)
     _is_freed: bool = False
+    _is_closed: bool = False
     _running: Statement | None = None
     _side: SteppedConnection | None = None
     _serving: "asyncio.Task[None] | None" = None
@@ -94,14 +95,19 @@ class Turns:
         self._serving = asyncio.create_task(self._serve(), name="kit.turns")
 
     async def close(self) -> None:
-        """End; connections that are left are lost."""
-        for process in self.processes:
-            for connection in process.connections:
-                connection.process = None
-                connection.terminate()
+        """End; processes that are left are dead, and whoever still asks is told so."""
+        self._is_closed = True
+        running = [] if self._running is None else [self._running]
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
+        for process in self.processes:
+            process.is_dead = True
+            for connection in process.connections:
+                connection.process = None
+                connection.terminate()
+        for statement in (*running, *self._aside, *self._queue):
+            statement.give_up()
         if self._side is not None:
             await self._side.close()
 
@@ -131,6 +137,8 @@ class Turns:
         Who is cancelled meanwhile is told so when the server has answered: whether a statement was done never depends
         on luck. Only while it waits for a row is it left at once.
         """
+        if self._is_closed:
+            raise ProcessGone("the simulation is over")
         answer = asyncio.get_running_loop().create_future()
         statement = Statement(process, connection, *what, ask, answer, asyncio.Event())
         self.queue(statement)

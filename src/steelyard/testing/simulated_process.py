@@ -144,6 +144,14 @@ class Statement:
             return asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
         return error
 
+    def give_up(self) -> None:
+        """Tell who asked that no answer will come."""
+        if self.asking is not None:
+            self.asking.add_done_callback(lambda asking: asking.cancelled() or asking.exception())
+        if not self.answer.done() and not self.is_given_up:
+            self.answer.set_exception(ProcessGone("the simulation is over"))
+        self.settled.set()
+
     def deliver(self) -> None:
         """Hand over what the server said, unless nobody is there to hear it."""
         assert self.asking is not None
