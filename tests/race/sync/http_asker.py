@@ -55,6 +55,14 @@ class Asker:
             role = Role.SERVICE if user == SERVICE else Role.USER
             self._tokens.setdefault(user, token(user, role))
 
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._free:
+            reader, writer = self._free.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()  # the server gave it up meanwhile
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
     async def _ask(self, method: str, path: str, user: str, body: bytes, more: str) -> Answer:
         self.prepare([user])
         head = (
@@ -63,10 +71,7 @@ class Asker:
         )
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        if self._free:
-            reader, writer = self._free.pop()
-        else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await self._connection()
         try:
             writer.write(head.encode() + body)
             answer_head = await reader.readuntil(b"\r\n\r\n")

@@ -46,7 +46,7 @@ class Size:
     interval_s: float
 
 
-SMALL = Size(users=30, servers=2, blows=2, lease_s=2.0, interval_s=0.6)
+SMALL = Size(users=30, servers=2, blows=2, lease_s=1.5, interval_s=0.6)
 FULL = Size(users=400, servers=3, blows=40, lease_s=3.0, interval_s=4.0)
 
 
@@ -109,7 +109,6 @@ def _awake(rig: Rig) -> Server:
 async def kill_one(rig: Rig) -> None:
     """kill -9 one; another one is started in its place."""
     await rig.kill(rig.chance.choice(rig.servers))
-    await asyncio.sleep(rig.lease_s)
     await rig.start_server()
 
 
@@ -117,7 +116,7 @@ async def sleep_one(rig: Rig) -> None:
     """Stop one in its tracks, for longer than its leases last or not, and let it wake."""
     server = rig.chance.choice(rig.servers)
     server.process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(rig.lease_s * rig.chance.uniform(0.3, 2.0))
+    await asyncio.sleep(rig.lease_s * rig.chance.uniform(0.3, 1.8))
     server.process.send_signal(signal.SIGCONT)
     await asyncio.sleep(0.3)
 

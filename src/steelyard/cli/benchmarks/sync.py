@@ -19,7 +19,7 @@ from steelyard.cli.benchmarks.callers import (
 from steelyard.cli.benchmarks.place import Place, describe_machine, open_place
 from steelyard.cli.benchmarks.row_lock import open_engine
 from steelyard.cli.benchmarks.sync_budget import BudgetPlan, measure_budget
-from steelyard.cli.benchmarks.sync_drain import Drain
+from steelyard.cli.benchmarks.sync_drain import Drain, drain_side_by_side
 from steelyard.cli.benchmarks.sync_logins import Logins
 from steelyard.cli.benchmarks.sync_peer import SingleCalls, SingleRows
 from steelyard.cli.benchmarks.sync_seed import SyncSeed, seed_sync, seed_sync_peer
@@ -30,7 +30,10 @@ INTERVAL = timedelta(minutes=5)
 CONNECTIONS = (4, 16)
 FEW_DUE = 1_000
 LOGIN_USERS = 1_000
-SHIPPED = WorkerPlan("")
+WORKERS = 2
+"""Of ours, side by side: while one leases, the other writes."""
+SLOTS = WorkerPlan("").slots * 3 // 4
+"""Targets of one source that a worker has in flight at most, as shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +106,8 @@ async def _open_pools(place: Place, plan: SyncPlan, report: Report) -> AsyncIter
 
 def _login_sides(pools: _Pools, plan: SyncPlan) -> dict[str, Measure]:
     users = [f"bench-{plan.targets + number}" for number in range(1, LOGIN_USERS + 1)]
-    many = Logins(pools.many, SHIPPED.slots, users, plan.logins_per_s)
-    few = Logins(pools.few, SHIPPED.slots, users, plan.logins_per_s)
+    many = Logins(pools.many, SLOTS, users, plan.logins_per_s)
+    few = Logins(pools.few, SLOTS, users, plan.logins_per_s)
     return {
         "login_many_due": lambda: many.run(plan.seconds),
         "login_few_due": lambda: few.run(plan.seconds),
@@ -116,14 +119,16 @@ def _drain_sides(pools: _Pools, plan: SyncPlan) -> dict[str, Measure]:
     calls = SingleCalls(pools.calls, INTERVAL)
 
     def drain(slots: int) -> Measure:
-        return lambda: Drain(pools.many, slots, INTERVAL).run(plan.seconds)
+        return lambda: drain_side_by_side(
+            [Drain(pools.many, slots, INTERVAL) for _ in range(WORKERS)], plan.seconds
+        )
 
     def single(connections: int) -> Measure:
         peer = SingleRows(pools.peer[connections], INTERVAL)
         return lambda: run_callers(peer.sync_one, callers=connections, seconds=plan.seconds)
 
     return {
-        "steelyard": drain(SHIPPED.slots),
+        "steelyard": drain(SLOTS),
         "full_batches": drain(WRITTEN_AT_ONCE),
         **{f"single_{connections}": single(connections) for connections in CONNECTIONS},
         "single_call": lambda: run_callers(

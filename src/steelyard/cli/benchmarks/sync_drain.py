@@ -127,3 +127,15 @@ class Drain:
 def _cadence(interval: timedelta) -> dict[str, Cadence]:
     """Return one interval for all, however many they are: tiers are another matter."""
     return {PROVIDER: Cadence(interval, 0)}
+
+
+async def drain_side_by_side(drains: Sequence[Drain], seconds: float) -> Sample:
+    """Let several workers drain the same targets and return what they did together.
+
+    Raises:
+        BenchmarkUnsound: As `Drain.run`.
+    """
+    began_s = time.perf_counter()
+    samples = await asyncio.gather(*(drain.run(seconds) for drain in drains))
+    done = sum(one.done for one in samples)
+    return Sample(done / (time.perf_counter() - began_s), 0.0, 0.0, done)
