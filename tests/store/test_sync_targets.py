@@ -161,6 +161,22 @@ async def test_a_late_workers_result_changes_nothing(synced: SyncWorld) -> None:
     assert target["last_success_at"] == synced.clock.now()
 
 
+async def test_what_was_read_for_a_removed_target_fits_no_lease_of_the_next_one(
+    synced: SyncWorld,
+) -> None:
+    accounts = await synced.enroll(["a"])
+    await synced.make_due()
+    [old] = (await synced.lease()).leases
+    admin = await synced.world.as_superuser()
+    await admin.execute("DELETE FROM steelyard.sync_target")
+    await admin.close()
+    await raise_user(synced, "a", Priority.LOGIN)
+    [new] = (await synced.lease()).leases
+    assert await write(synced, told(synced, old, accounts["a"], 5)) == 0
+    assert await write(synced, told(synced, new, accounts["a"], 7)) == 1
+    assert (await synced.world.balance(accounts["a"])).posted == 7
+
+
 async def test_many_results_are_written_in_one_call_and_each_is_judged_alone(
     synced: SyncWorld,
 ) -> None:

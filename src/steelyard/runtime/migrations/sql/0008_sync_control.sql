@@ -11,6 +11,11 @@ ALTER TABLE steelyard.sync_target
 CREATE INDEX sync_target_waited ON steelyard.sync_target (tenant_id, waited_until) WHERE waited_until IS NOT NULL;
 CREATE INDEX sync_target_paused ON steelyard.sync_target (tenant_id, provider) WHERE is_paused;
 
+-- Each target has numbers of its own: what a worker brings of one that was removed fits no lease of the one made after it.
+CREATE SEQUENCE steelyard.lease_range INCREMENT 1048576;
+GRANT USAGE ON SEQUENCE steelyard.lease_range TO steelyard_app;
+ALTER TABLE steelyard.sync_target ALTER COLUMN lease_token SET DEFAULT nextval('steelyard.lease_range');
+
 ALTER TABLE steelyard.run ADD COLUMN read_accounts bigint[] NOT NULL DEFAULT '{}';  -- that it wrote since the newest request
 
 ALTER TABLE steelyard.provider_budget
