@@ -115,6 +115,7 @@ async def plan_enrolment(
 
     With a memory, numbers that calls before it would have given away are taken.
     """
+    await mirror.plan_by_averages(uow)
     if default is None:
         books = await list_books(uow)
         default = books[0] if len(books) == 1 else None
