@@ -12,7 +12,7 @@ CREATE INDEX sync_target_waited ON steelyard.sync_target (tenant_id, waited_unti
 CREATE INDEX sync_target_paused ON steelyard.sync_target (tenant_id, provider) WHERE is_paused;
 
 -- Each target has numbers of its own: what a worker brings of one that was removed fits no lease of the one made after it.
-CREATE SEQUENCE steelyard.lease_range INCREMENT 1048576;
+CREATE SEQUENCE steelyard.lease_range START 1048576 INCREMENT 1048576;
 GRANT USAGE ON SEQUENCE steelyard.lease_range TO steelyard_app;
 ALTER TABLE steelyard.sync_target ALTER COLUMN lease_token SET DEFAULT nextval('steelyard.lease_range');
 
@@ -32,15 +32,19 @@ CREATE TABLE steelyard.sync_removed (
     removed_at timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, provider, kind, subject)
 );
+ALTER TABLE steelyard.mirrored_account NO FORCE ROW LEVEL SECURITY;  -- for a moment: the owner sees all tenants
+ALTER TABLE steelyard.sync_target NO FORCE ROW LEVEL SECURITY;
+INSERT INTO steelyard.sync_removed (tenant_id, provider, kind, subject, removed_at)
+SELECT DISTINCT m.tenant_id, m.provider, 'update-balances', m.user_id, now() FROM steelyard.mirrored_account m
+ WHERE NOT EXISTS (SELECT FROM steelyard.sync_target t WHERE t.tenant_id = m.tenant_id AND t.subject = m.user_id);
+ALTER TABLE steelyard.mirrored_account FORCE ROW LEVEL SECURITY;
+ALTER TABLE steelyard.sync_target FORCE ROW LEVEL SECURITY;
 ALTER TABLE steelyard.sync_removed ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_wall ON steelyard.sync_removed USING (tenant_id = (SELECT steelyard.current_tenant()))
     WITH CHECK (tenant_id = (SELECT steelyard.current_tenant()));
 CREATE POLICY ledger_door ON steelyard.sync_removed TO steelyard_ledger USING (true) WITH CHECK (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON steelyard.sync_removed TO steelyard_app;
 GRANT SELECT ON steelyard.sync_removed TO steelyard_ledger;
-INSERT INTO steelyard.sync_removed (tenant_id, provider, kind, subject, removed_at)
-SELECT DISTINCT m.tenant_id, m.provider, 'update-balances', m.user_id, now() FROM steelyard.mirrored_account m
- WHERE NOT EXISTS (SELECT FROM steelyard.sync_target t WHERE t.tenant_id = m.tenant_id AND t.subject = m.user_id);
 
 -- An account told of in another currency is another account: the first keeps its history and is read no more.
 ALTER TABLE steelyard.mirrored_account DROP CONSTRAINT mirrored_account_tenant_id_user_id_provider_number_key;
