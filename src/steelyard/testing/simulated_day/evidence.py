@@ -28,8 +28,11 @@ _TARGETS = """
 """
 _RUNS = """
     SELECT id, kind, subject, state, attempts, error ->> 'code' AS code, result ->> 'fixed' AS fixed,
-           result ->> 'remaining' AS remaining, schedule, planned_for, created_at, started_at, finished_at
+           result ->> 'remaining' AS remaining, created_at, started_at, finished_at
       FROM steelyard.run WHERE tenant_id = $1 ORDER BY id
+"""
+_TICKS = """
+    SELECT schedule, planned_for, run_id FROM steelyard.schedule_tick WHERE tenant_id = $1 ORDER BY schedule, planned_for
 """
 
 Row = dict[str, Any]
@@ -57,6 +60,7 @@ class Books:
     changes: Sequence[Row]
     targets: Sequence[Row]
     runs: Sequence[Row]
+    ticks: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +94,5 @@ async def read_books(database: Database) -> Books:
         changes=await read(_CHANGES),
         targets=await read(_TARGETS),
         runs=await read(_RUNS),
+        ticks=await read(_TICKS),
     )
