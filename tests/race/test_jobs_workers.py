@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from steelyard.core.errors import DatabaseUnavailable
 from steelyard.core.ids import DEFAULT_TENANT
 from steelyard.jobs.cancel_run import cancel_run
 from steelyard.jobs.errors import LeaseLost
@@ -205,6 +206,34 @@ async def test_a_job_that_its_living_worker_no_longer_works_on_is_rescued(world:
         await queue.claim_job(uow, made.run, worker="worker-1", now=now)
     async with working(world, name="worker-1"):
         await until_state(world, made.run, "completed")
+
+
+async def test_who_sleeps_in_a_unit_of_work_that_holds_a_job_loses_it(world: World) -> None:
+    made = await ask(world)
+    stalled = timedelta(milliseconds=200)
+    asleep, served = asyncio.Event(), asyncio.Event()
+
+    async def sleep_in_a_unit_of_work() -> None:
+        async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+            assert await queue.hold_job(uow, made.run, 1)
+            asleep.set()
+            await served.wait()
+            await uow.fetchval("SELECT 1")
+
+    await lose_a_worker(world, "doomed")
+    sleeping = asyncio.create_task(sleep_in_a_unit_of_work())
+    await asleep.wait()
+    await asyncio.sleep(0.3)
+    assert await rescue(world) == []
+    soon = world.clock.now() + timedelta(minutes=1)
+    await queue.beat(world.database, "doomed", [], [], now=soon)
+    assert await queue.end_sleepers(world.database, stalled=stalled, now=world.clock.now()) == 0
+    await queue.leave(world.database, "doomed")
+    assert await queue.end_sleepers(world.database, stalled=stalled, now=world.clock.now()) == 1
+    served.set()
+    with pytest.raises(DatabaseUnavailable):
+        await sleeping
+    assert await rescue(world) == ["retrying"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

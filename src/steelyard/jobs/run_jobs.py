@@ -219,8 +219,6 @@ class JobRunner:
         if await self._write(claim, end):
             self.figures.cancelled[claim.kind] += 1
             _log.info("jobs.cancelled", run=claim.run, kind=claim.kind)
-        elif attempt.hold.is_completed:
-            self._tell_completed(claim)
         else:
             self._tell_lost(claim)
 

@@ -23,6 +23,7 @@ RESCUED_AT_ONCE: Final = 500
 LOSSES_MAX: Final = 5
 """Workers that may die over a job before it is a dead letter: it may be what kills them."""
 HAND_OVER_PAUSE_S: Final = 0.01
+SLEEPER_PAUSE_S: Final = 0.5
 WORKERS_KEPT: Final = timedelta(hours=1)
 
 _log = structlog.get_logger()
@@ -126,8 +127,24 @@ class JobWorker:
             DatabaseUnavailable: The database did not answer.
         """
         stalled, now = timedelta(seconds=self.plan.stalled_s), self.clock.now()
+        rescued = await self._take_stalled(stalled)
+        if ended := await queue.end_sleepers(self.database, stalled=stalled, now=now):
+            _log.warning("jobs.sleepers_ended", connections=ended)
+            await asyncio.sleep(SLEEPER_PAUSE_S)
+            rescued += await self._take_stalled(stalled)
+        if rescued:
+            self.wake()
+        await self.engine.rescue(stalled=2 * stalled)
+        await queue.forget_workers(self.database, silent_since=now - WORKERS_KEPT)
+        self.runner.figures.jobs = await queue.count_jobs(self.database, now=now)
+
+    async def _take_stalled(self, stalled: timedelta) -> int:
         rescued = await queue.rescue(
-            self.database, stalled=stalled, losses_max=LOSSES_MAX, limit=RESCUED_AT_ONCE, now=now
+            self.database,
+            stalled=stalled,
+            losses_max=LOSSES_MAX,
+            limit=RESCUED_AT_ONCE,
+            now=self.clock.now(),
         )
         figures = self.runner.figures
         for tenant, run, kind, worker, state in rescued:
@@ -137,11 +154,7 @@ class JobWorker:
             _log.warning(
                 "jobs.rescued", tenant=tenant, run=run, kind=kind, worker=worker, state=state
             )
-        if rescued:
-            self.wake()
-        await self.engine.rescue(stalled=2 * stalled)
-        await queue.forget_workers(self.database, silent_since=now - WORKERS_KEPT)
-        figures.jobs = await queue.count_jobs(self.database, now=now)
+        return len(rescued)
 
     @property
     def _kinds(self) -> Sequence[str]:

@@ -87,6 +87,11 @@ _REQUEUE = """
       FROM raised d WHERE r.tenant_id = $1 AND r.id = d.run_id
     RETURNING true
 """
+_END_SLEEPERS = """
+    SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE pid = ANY (ARRAY (SELECT * FROM steelyard.list_sleepers($1))) AND usename = current_user
+       AND xact_start < now() - $2::interval
+"""
 _DEAD = """
     SELECT run_id FROM steelyard.job
      WHERE tenant_id = $1 AND state = 'dead' AND ($2::text IS NULL OR kind = $2) ORDER BY kind, run_id LIMIT $3
@@ -319,6 +324,11 @@ async def rescue(
         (TenantId(r["tenant_id"]), r["run_id"], r["kind"], r["worker"], State(r["state"]))
         for r in rows
     ]
+
+
+async def end_sleepers(database: Database, *, stalled: timedelta, now: datetime) -> int:
+    """End connections whose unit of work holds a job of a worker that gave no sign of life. Returns how many."""
+    return len(await database.fetch(_END_SLEEPERS, now - stalled, stalled / 2))
 
 
 async def count_jobs(database: Database, *, now: datetime) -> dict[str, JobCounts]:

@@ -111,7 +111,7 @@ $$;
 
 -- Effect: a worker's sign of life, for the jobs of p_working_on; any other that stands in its name has lost its worker.
 -- Returns which of the claims it should leave, by position: those it no longer holds, and those whose end was asked for.
--- Takes no lock on jobs it works on: their handlers may have them locked.
+-- Waits for no lock on a job: a handler may have it locked.
 CREATE FUNCTION steelyard.beat_worker(
     p_now timestamptz, p_worker text, p_tenant text[], p_run bigint[], p_token bigint[],
     p_working_on_tenant text[], p_working_on_run bigint[]
@@ -120,9 +120,13 @@ CREATE FUNCTION steelyard.beat_worker(
 BEGIN
     INSERT INTO steelyard.job_worker AS w (name, heartbeat_at) VALUES (p_worker, p_now)
     ON CONFLICT (name) DO UPDATE SET heartbeat_at = greatest(w.heartbeat_at, excluded.heartbeat_at);
-    UPDATE steelyard.job j SET worker = p_worker || ' (left)'
-     WHERE j.state = 'running' AND j.worker = p_worker AND j.claimed_at < p_now - interval '2 seconds'
-       AND (j.tenant_id, j.run_id) NOT IN (SELECT * FROM unnest(p_working_on_tenant, p_working_on_run));
+    WITH gone AS MATERIALIZED (
+        SELECT j.tenant_id, j.run_id FROM steelyard.job j
+         WHERE j.state = 'running' AND j.worker = p_worker AND j.claimed_at < p_now - interval '2 seconds'
+           AND (j.tenant_id, j.run_id) NOT IN (SELECT * FROM unnest(p_working_on_tenant, p_working_on_run))
+           FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE steelyard.job j SET worker = p_worker || ' (left)' FROM gone g
+     WHERE j.tenant_id = g.tenant_id AND j.run_id = g.run_id;
     RETURN QUERY
     SELECT g.position::int, j.run_id IS NOT NULL
       FROM unnest(p_tenant, p_run, p_token) WITH ORDINALITY AS g (tenant, run, token, position)
@@ -165,6 +169,16 @@ CREATE FUNCTION steelyard.rescue_jobs(p_now timestamptz, p_stalled_before timest
     SELECT s.tenant_id, s.run_id, s.kind, s.worker, s.next FROM stalled s
 $$;
 
+-- The server processes that hold locks on jobs of workers that gave no sign of life since p_stalled_before: a worker that
+-- sleeps inside its unit of work. The caller ends them; the server's own timeouts see only those between two statements.
+CREATE FUNCTION steelyard.list_sleepers(p_stalled_before timestamptz) RETURNS SETOF int
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT DISTINCT l.pid FROM steelyard.job j
+      JOIN pg_locks l ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = j.xmax
+     WHERE j.state = 'running' AND NOT EXISTS (
+           SELECT FROM steelyard.job_worker w WHERE w.name = j.worker AND w.heartbeat_at >= p_stalled_before)
+$$;
+
 -- How many jobs there are, by kind, of the whole installation.
 CREATE FUNCTION steelyard.count_jobs(p_now timestamptz)
     RETURNS TABLE (kind text, waiting bigint, active bigint, delayed bigint, dead bigint)
@@ -181,7 +195,7 @@ DECLARE v_function text;
 BEGIN
     FOREACH v_function IN ARRAY ARRAY['hand_over_jobs(timestamptz, text[], int, interval)',
             'beat_worker(timestamptz, text, text[], bigint[], bigint[], text[], bigint[])',
-            'rescue_jobs(timestamptz, timestamptz, int, int)', 'count_jobs(timestamptz)'] LOOP
+            'rescue_jobs(timestamptz, timestamptz, int, int)', 'list_sleepers(timestamptz)', 'count_jobs(timestamptz)'] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION steelyard.%s FROM PUBLIC', v_function);
         EXECUTE format('GRANT EXECUTE ON FUNCTION steelyard.%s TO steelyard_app', v_function);
         EXECUTE format('ALTER FUNCTION steelyard.%s OWNER TO steelyard_ledger', v_function);
