@@ -59,7 +59,7 @@ def tenant_in(zone: str) -> TenantId:
 async def test_in_a_year_each_tick_is_once_whatever_the_clocks_say(
     scene: ScheduleWorld, other_pool: Database
 ) -> None:
-    zones = [zone for zone in ZONES if zone not in ("America/New_York", "Africa/Casablanca")]
+    zones = ("Europe/London", "Australia/Lord_Howe", "Africa/Lusaka", "America/Santiago")
     await live_through(scene, other_pool, zones, FEW, utc(2026, 10, 1))
 
 
@@ -74,7 +74,7 @@ async def test_in_ten_years_each_tick_is_once_whatever_the_clocks_say(
 async def live_through(
     scene: ScheduleWorld,
     other_pool: Database,
-    zones: list[str] | tuple[str, ...],
+    zones: tuple[str, ...],
     patterns: tuple[Pattern, ...],
     end: datetime,
 ) -> None:
@@ -110,7 +110,7 @@ async def live_through(
 
 async def put_all(
     scene: ScheduleWorld,
-    zones: list[str] | tuple[str, ...],
+    zones: tuple[str, ...],
     patterns: tuple[Pattern, ...],
     start: datetime,
     end: datetime,
