@@ -31,3 +31,20 @@ async def test_a_shut_source_is_looked_at_once_in_each_interval(world: World) ->
             )
         assert await worker.turn() == LOOK_EVERY_S
     assert not made.bank.asked
+
+
+async def test_a_shut_source_is_looked_at_when_it_opens(world: World) -> None:
+    made = await open_sync_world(world)
+    await made.enroll(["ann"])
+    await made.make_due()
+    worker = made.worker(look_every_s=LOOK_EVERY_S)
+    for moment in ("blocked_until = $3", "circuit = 'open', circuit_until = $3"):
+        async with made.database.unit_of_work(DEFAULT_TENANT) as uow:
+            await uow.execute(
+                f"UPDATE steelyard.provider_budget SET {moment} WHERE tenant_id = $1 AND provider = $2",
+                DEFAULT_TENANT,
+                BANK,
+                made.clock.now() + timedelta(seconds=2),
+            )
+        assert 0 < await worker.turn() <= 2
+    assert not made.bank.asked

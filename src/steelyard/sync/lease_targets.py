@@ -32,6 +32,8 @@ class Taken:
     """The budget was what limited them: look again when it has grown."""
     is_locked: bool = False
     """Somebody else has the budget's row: nothing is known of it."""
+    opens_s: float | None = None
+    """Nothing is granted for so many seconds, and then something may be."""
 
 
 async def lease_lane(
@@ -74,7 +76,8 @@ async def _lease(
     grant = Grant(min(granted.login, slots.login), min(granted.background, slots.background))
     if grant.login == 0:
         is_limited = granted.login == 0 and not _is_shut(budget, now=now)
-        return Taken([], budget.rate_per_s, is_limited=is_limited)
+        opens_s = _opens_s(budget, now=now)
+        return Taken([], budget.rate_per_s, is_limited=is_limited, opens_s=opens_s)
     leases = await store.lease_targets(
         uow, lane, grant, worker=taker.worker, lease_s=taker.lease_s, now=now
     )
@@ -86,3 +89,12 @@ async def _lease(
 def _is_shut(budget: Budget, *, now: datetime) -> bool:
     """Whether it takes somebody's word, a known moment or a probe's end until anything is granted: not looked for soon."""
     return is_stopped(budget, now=now) or budget.circuit is not Circuit.CLOSED
+
+
+def _opens_s(budget: Budget, *, now: datetime) -> float | None:
+    """Return seconds until what the source asked for, and its circuit, are over; None: they are, or somebody paused it."""
+    known = [one for one in (budget.blocked_until, budget.circuit_until) if one is not None]
+    ahead = [one for one in known if one > now]
+    if budget.paused_at is not None or not ahead:
+        return None
+    return (max(ahead) - now).total_seconds()

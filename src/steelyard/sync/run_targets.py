@@ -195,6 +195,8 @@ class SyncWorker:
                 locked.append(lane)
             elif taken.is_limited:
                 pause_s = min(pause_s, max(PAUSE_MIN_S, 1.0 / taken.rate_per_s))
+            elif taken.opens_s is not None:
+                pause_s = min(pause_s, max(PAUSE_MIN_S, taken.opens_s))
         for lane in locked:
             pause_s = min(pause_s, PAUSE_MIN_S)
             place, now_s = (lane.tenant, lane.provider), self.clock.monotonic_s()
