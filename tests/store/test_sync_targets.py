@@ -426,6 +426,10 @@ async def test_a_batch_reads_no_more_with_many_targets_and_runs_than_with_few(
     # Half of them are due, half are resting; a long history of runs.
     await admin.execute(FILL_MANY, now - timedelta(seconds=50), 100_000, timeout=60)
     await admin.execute(RUNS, now, 100_000, timeout=60)
+    if admin.get_server_version().major < 17:
+        # Costs of lookups by an array changed: until autovacuum has counted the rows, as it does within a minute or
+        # two, plans of these releases read all targets of the tenant.
+        await admin.execute("ANALYZE steelyard.sync_target, steelyard.run", timeout=60)
     many = [await cycle_blocks(synced, 20) for _ in range(5)]
     let_pass(synced, -60)
     none_due, _ = await cycle_blocks(synced, 20)
