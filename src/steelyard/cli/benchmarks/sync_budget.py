@@ -30,8 +30,8 @@ from steelyard.providers.contract import Limits
 from steelyard.runtime.database import connect
 
 START_DEADLINE_S = 60.0
-WARM_S = 1.0
-"""Until every worker works and what the bucket held at first is spent."""
+WARM_S_MIN, WARM_S_MAX = 1.0, 4.0
+"""Until every worker works and what the bucket held at first is spent; in short runs it may not be."""
 ROUNDING = 1e-3
 """Of a request: times are kept to the microsecond."""
 
@@ -86,7 +86,7 @@ async def measure_budget(place: Place, plan: BudgetPlan, *, report: Report) -> d
         port = int(await bank.read_line(START_DEADLINE_S))
         async with AsyncExitStack() as working:
             await _start_workers(working, database, plan, f"http://127.0.0.1:{port}")
-            await asyncio.sleep(WARM_S)
+            await asyncio.sleep(min(WARM_S_MAX, max(WARM_S_MIN, plan.seconds)))
             first_us = time.time_ns() // 1_000
             await asyncio.sleep(plan.seconds)
             last_us = time.time_ns() // 1_000
