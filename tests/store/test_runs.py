@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from steelyard.access.model import Principal, Role
+from steelyard.access.pages import Place, write_cursor
 from steelyard.core.errors import InvalidInput, NotFound
 from steelyard.core.ids import DEFAULT_TENANT, TenantId, UserId
-from steelyard.jobs.list_runs import RunPage, list_dead_letters, list_runs
+from steelyard.jobs.list_runs import DEAD, RUNS, RunPage, list_dead_letters, list_runs
 from steelyard.jobs.model import Kind, RunRequest, State
 from steelyard.jobs.request_run import hash_token, request_run
 from steelyard.jobs.retention import AT_ONCE, Retention
@@ -190,6 +191,26 @@ async def test_no_list_count_or_figure_shows_another_tenants_run(world: World) -
     async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
         assert await load_figures(uow, ("clean-up",), now=now) == [KindFigures("clean-up")]
         assert (await list_dead_letters(uow, None, cursor=None, limit=5)).runs == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["00000000000000000001" + "9" * 30, "00000000000000000001" + "9" * 600, "9223372036854775808", "0", "-1", "٣"],
+)  # fmt: skip
+async def test_a_cursor_with_a_number_that_no_run_has_is_refused(world: World, key: str) -> None:
+    with pytest.raises(InvalidInput):
+        await page(world, cursor=write_cursor(Place(RUNS, f"2026-01-01T00:00:00+00:00 {key}")))
+    async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+        with pytest.raises(InvalidInput):
+            await list_dead_letters(uow, None, cursor=write_cursor(Place(DEAD, key)), limit=1)
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-01-01T00:00:00"]
+)
+async def test_a_cursor_with_a_moment_that_never_is_is_refused(world: World, moment: str) -> None:
+    with pytest.raises(InvalidInput):
+        await page(world, cursor=write_cursor(Place(RUNS, f"{moment} 5")))
 
 
 @pytest.mark.parametrize("cursor", ["x", "WyJydW5zIiwiMSJd", "WyJ1c2VycyIsImEiXQ", "", "é"])

@@ -1,8 +1,9 @@
 """Listing runs, newest first, a page at a time; and dead letters."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from steelyard.access.pages import Place, read_cursor, write_cursor
@@ -13,6 +14,7 @@ from steelyard.runtime.database import UnitOfWork
 
 RUNS: Final = "runs"
 DEAD: Final = "failed jobs"
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +74,16 @@ def _place_of(cursor: str | None) -> RunPlace:
     moment, _, run = key.rpartition(" ")
     try:
         created_at = datetime.fromisoformat(moment)
-    except ValueError:
+        if created_at.tzinfo is None:
+            raise _no_cursor()
+        created_at = created_at.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise _no_cursor() from None
-    if created_at.tzinfo is None:
-        raise _no_cursor()
     return RunPlace(created_at, _number_of(run))
 
 
 def _number_of(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= RUN_ID_MAX):
+    if not _NUMBER.fullmatch(text) or int(text) > RUN_ID_MAX:
         raise _no_cursor()
     return int(text)
 

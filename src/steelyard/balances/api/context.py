@@ -56,6 +56,6 @@ def read_position(cursor: str | None, *, of: str) -> int | None:
     key = read_cursor(cursor, of=of)
     if key is None:
         return None
-    if not (key.isascii() and key.isdigit() and 1 <= int(key[:20]) <= SEQ_MAX):
+    if not (key.isascii() and key.isdigit() and len(key) <= 19 and 1 <= int(key) <= SEQ_MAX):
         raise InvalidInput(field="cursor", problem="it is no cursor of this list")
     return int(key)
