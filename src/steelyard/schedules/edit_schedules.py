@@ -23,6 +23,7 @@ from steelyard.schedules.rules import check_period, next_tick, parse_cron
 
 SCHEDULES_MAX: Final = 1_000
 ARGUMENTS_LENGTH_MAX: Final = 16_384
+HOURS_LENGTH_MAX: Final = 60
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9:._-]{0,62}")
 
 
@@ -236,7 +237,12 @@ def _check_timing(timing: Timing) -> Timing:
         raise InvalidInput(field="cron", problem="give either cron or every_s")
     if timing.every_s is not None:
         check_period(timing.every_s)
-    hours = timing.hours and " ".join(timing.hours.lower().split())
+    if timing.zone is not None:
+        find_zone(timing.zone, field="zone")
+    hours = None if timing.hours is None else " ".join(timing.hours.lower().split())
+    if hours is not None and len(hours) > HOURS_LENGTH_MAX:
+        problem = f"they must have at most {HOURS_LENGTH_MAX} characters"
+        raise InvalidInput(field="hours", problem=problem)
     return replace(
         timing, cron=None if timing.cron is None else parse_cron(timing.cron), hours=hours
     )
