@@ -18,7 +18,7 @@ from steelyard.jobs.store import queue
 from steelyard.jobs.worker import LOSSES_MAX
 from steelyard.runtime.database import Database, UnitOfWork, connect
 from tests.jobs_kit import ENGINES, KIND, QUICK, OpenEngine, ask, rows, until_state, working
-from tests.world import World
+from tests.world import LOGIN, World
 
 AGAIN = timedelta(seconds=1)
 
@@ -298,7 +298,9 @@ async def test_jobs_go_on_though_the_database_drops_every_connection_again_and_a
             await asyncio.sleep(0.1)
             await admin.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                "WHERE datname = current_database() AND application_name LIKE 'steelyard%' "
+                "AND usename = $1",
+                LOGIN,
             )
         for one in made:
             async with asyncio.timeout(60):

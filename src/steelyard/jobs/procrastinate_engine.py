@@ -6,11 +6,11 @@ Here what is under way goes on, and tickets are fetched again as soon as the dat
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 import structlog
@@ -19,6 +19,7 @@ from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.psycopg_connector import PsycopgConnector
 from psycopg.conninfo import make_conninfo
+from psycopg_pool import AsyncConnectionPool
 
 from steelyard.core.errors import DatabaseUnavailable
 from steelyard.core.ids import TenantId
@@ -34,7 +35,12 @@ LOOK_EVERY_S: Final = 1.0
 """Where no notification comes through."""
 PAUSE_MIN_S: Final = 0.1
 PAUSE_MAX_S: Final = 2.0
+ANSWER_DEADLINE_S: Final = 10.0
+CANCELLED_TIMES: Final = 3
+CANCEL_PAUSE_S: Final = 1.0
 LOST: Final = (ConnectorException, psycopg.Error, OSError, TimeoutError)
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -44,7 +50,8 @@ class ProcrastinateEngine:
     """Tickets in PostgreSQL, for all processes."""
 
     database: Database
-    _connector: PsycopgConnector
+    _url: str = field(repr=False)
+    _pool: AsyncConnectionPool
     _manager: JobManager
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _active: set[asyncio.Task[None]] = field(default_factory=set)
@@ -52,7 +59,7 @@ class ProcrastinateEngine:
 
     @classmethod
     async def open(cls, database: Database, url: str) -> "ProcrastinateEngine":
-        """Open its connections: at most 4, beside those of `database`.
+        """Open its connections: at most 4 and one that listens, beside those of `database`.
 
         Raises:
             JobEngineUnusable: The address is none that libpq reads.
@@ -64,20 +71,11 @@ class ProcrastinateEngine:
             raise JobEngineUnusable(
                 problem="libpq cannot read STEELYARD_DATABASE_URL as an address"
             ) from None
-        connector = PsycopgConnector(
-            conninfo=url,
-            kwargs={
-                "options": "-c search_path=steelyard_jobs -c jit=off",
-                "application_name": "steelyard jobs",
-                "connect_timeout": int(CONNECT_DEADLINE_S),
-            },
-            min_size=1,
-            max_size=4,
-            timeout=CONNECT_DEADLINE_S,
-        )
+        pool, manager = await _open_pool(url)
+        engine = cls(database, url, pool, manager)
         async with _reached("opening the engine of jobs"):
-            await connector.open_async()
-        return cls(database, connector, JobManager(connector))
+            await pool.wait(timeout=CONNECT_DEADLINE_S)
+        return engine
 
     async def enqueue(self, ticket: Ticket) -> bool:
         """As the port says."""
@@ -126,6 +124,7 @@ class ProcrastinateEngine:
                     _log.warning("jobs.engine_waiting", reason=_reason_of(error))
                 pause_s = min(PAUSE_MIN_S * 2 ** min(failures, 10), PAUSE_MAX_S)
                 await self._wait(pause_s)
+                await self._reopen()
         if self._active:
             await asyncio.wait(set(self._active))
 
@@ -151,14 +150,13 @@ class ProcrastinateEngine:
     async def close(self) -> None:
         """As the port says."""
         await self.stop()
-        with contextlib.suppress(*LOST):
-            await self._connector.close_async()
+        await _close_pool(self._pool)
 
     async def _work_connected(
         self, kinds: Sequence[str], deliver: Deliver, free: asyncio.Semaphore
     ) -> None:
         """Work until `stop`, or until the database is lost."""
-        worker = await self._manager.register_worker()
+        worker = await _within(self._manager.register_worker())
         sides = [
             asyncio.create_task(self._beat(worker), name="jobs.engine_beat"),
             asyncio.create_task(self._listen(kinds), name="jobs.engine_listen"),
@@ -169,19 +167,23 @@ class ProcrastinateEngine:
         try:
             done, _ = await asyncio.wait({main, *sides}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (main, *sides):
-                task.cancel()
-            await asyncio.gather(main, *sides, return_exceptions=True)
+            await _end([main, *sides])
         for task in done:
             task.result()
         if not self._active:
             with contextlib.suppress(*LOST):
-                await self._manager.unregister_worker(worker)
+                await _within(self._manager.unregister_worker(worker))
+
+    async def _reopen(self) -> None:
+        """Take new connections: what a lost one still waits for may never come."""
+        lost = self._pool
+        self._pool, self._manager = await _open_pool(self._url)
+        await _close_pool(lost)
 
     async def _beat(self, worker: int) -> None:
         while True:
             await asyncio.sleep(BEAT_EVERY_S)
-            await self._manager.update_heartbeat(worker)
+            await _within(self._manager.update_heartbeat(worker))
 
     async def _listen(self, kinds: Sequence[str]) -> None:
         async def wake(*, channel: str, notification: Any) -> None:  # noqa: ARG001 - as it is called
@@ -197,7 +199,7 @@ class ProcrastinateEngine:
             if free.locked():
                 await self._wait(LOOK_EVERY_S)
                 continue
-            job = await self._manager.fetch_job(queues=list(kinds), worker_id=worker)
+            job = await _within(self._manager.fetch_job(queues=list(kinds), worker_id=worker))
             if job is None:
                 await self._wait(LOOK_EVERY_S)
                 continue
@@ -217,8 +219,10 @@ class ProcrastinateEngine:
         assert job.id is not None
         # Where this fails the row is left: its worker falls silent and it is forgotten.
         with contextlib.suppress(*LOST):
-            await self._manager.finish_job_by_id_async(
-                job_id=job.id, status=Status.SUCCEEDED, delete_job=False
+            await _within(
+                self._manager.finish_job_by_id_async(
+                    job_id=job.id, status=Status.SUCCEEDED, delete_job=False
+                )
             )
 
     async def _wait(self, longest_s: float) -> None:
@@ -226,6 +230,69 @@ class ProcrastinateEngine:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(longest_s):
                     await self._changed.wait()
+
+
+async def _open_pool(url: str) -> tuple[AsyncConnectionPool, JobManager]:
+    """Begin to open connections; who needs one waits for it."""
+    pool = AsyncConnectionPool(
+        url,
+        kwargs={
+            "options": "-c search_path=steelyard_jobs -c jit=off",
+            "application_name": "steelyard jobs",
+            "connect_timeout": int(CONNECT_DEADLINE_S),
+        },
+        min_size=1,
+        max_size=4,
+        timeout=CONNECT_DEADLINE_S,
+        check=AsyncConnectionPool.check_connection,
+        open=False,
+    )
+    await pool.open(wait=False)
+    connector = PsycopgConnector()
+    await connector.open_async(pool)
+    return pool, JobManager(connector)
+
+
+async def _close_pool(pool: AsyncConnectionPool) -> None:
+    with contextlib.suppress(*LOST):
+        await _within(pool.close(timeout=CONNECT_DEADLINE_S))
+
+
+async def _within(act: Coroutine[Any, Any, T]) -> T:
+    """Wait for an answer of the database, but not for ever: one whose connection was lost may not even end when cancelled.
+
+    Raises:
+        TimeoutError: None came.
+    """
+    task = asyncio.create_task(act)
+    try:
+        await asyncio.wait({task}, timeout=ANSWER_DEADLINE_S)
+    finally:
+        if not task.done():
+            task.cancel()
+            task.add_done_callback(_forget)
+    if not task.done():
+        raise TimeoutError
+    return task.result()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """End tasks; leave one that does not end though it is cancelled again and again."""
+    left = set(tasks)
+    for _ in range(CANCELLED_TIMES):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_PAUSE_S)
+        if not left:
+            break
+    for task in tasks:
+        task.add_done_callback(_forget)
+
+
+def _forget(task: "asyncio.Task[Any]") -> None:
+    """Take the error of a task that nobody waits for."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _name_of(ticket: Ticket) -> str:
