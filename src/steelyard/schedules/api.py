@@ -21,6 +21,7 @@ from steelyard.schedules.shapes import (
     ToldSchedules,
     ToldStarted,
     tell_schedule,
+    tell_schedules,
     tell_started,
 )
 
@@ -74,7 +75,7 @@ async def list_schedules(request: Request, principal: Reader) -> ToldSchedules:
     services = _services_of(request)
     async with services.database.unit_of_work(principal.tenant) as uow:
         found = await edit_schedules.list_schedules(uow, now=services.clock.now())
-    return ToldSchedules(data=[tell_schedule(one) for one in found])
+    return await tell_schedules(found)
 
 
 @router.get("/{name}", responses=_refusals(404))

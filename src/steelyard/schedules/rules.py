@@ -9,6 +9,7 @@ mean time that passes: they tick at every real moment that fits, so once in each
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -34,6 +35,7 @@ NAMED_CRONS: Final = {
 }
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - on the wall of whatever zone
 _SECOND: Final = timedelta(seconds=1)
+_TINY: Final = timedelta(microseconds=1)
 _PROBE_EVERY: Final = timedelta(hours=6)  # no zone changes twice within it
 _START: Final = datetime(2000, 1, 1)  # noqa: DTZ001 - to try an expression
 
@@ -124,20 +126,19 @@ def _next_in_real_time(rule: Rule, after: datetime) -> datetime | None:
     """Go from one change of the zone's offset to the next; between two the wall runs as time does."""
     start, wall = after, _wall_at(after, rule.zone)
     until = after + HORIZON
-    while start < until:
-        offset = _offset_at(start, rule.zone)
+    while True:
+        offset, change = _offset_at(start, rule.zone), _first_change(rule.zone, start, until)
+        end = (
+            until if change is None else change - _TINY
+        )  # a tick at the change is one of its other side
         found = _first_within(
-            rule.hours, _walls_of(rule, offset), wall, until.replace(tzinfo=None) + offset
+            rule.hours, _walls_of(rule, offset), wall, end.replace(tzinfo=None) + offset
         )
-        instant = until if found is None else (found - offset).replace(tzinfo=UTC)
-        change = _first_change(rule.zone, start, instant)
+        if found is not None:
+            return (found - offset).replace(tzinfo=UTC)
         if change is None:
-            return None if found is None else instant
-        start, wall = (
-            change,
-            _wall_at(change, rule.zone) - _SECOND,
-        )  # a tick may be at the change itself
-    return None
+            return None
+        start, wall = change, _wall_at(change, rule.zone) - _SECOND
 
 
 def _first_within(
@@ -155,10 +156,15 @@ def _walls_of(rule: Rule, offset: timedelta) -> Walls:
     """Return the rule's pattern on the wall while the zone is `offset` from UTC."""
     if rule.cron is not None:
         cron = rule.cron
-        return lambda wall: next(CronSim(cron, wall), None)
+        return lambda wall: _next_wall(cron, wall)
     assert rule.period_s is not None, "a rule has a cron expression or a period"
     period, shift = timedelta(seconds=rule.period_s), timedelta(seconds=rule.spread_s) + offset
     return lambda wall: _EPOCH + shift + ((wall - _EPOCH - shift) // period + 1) * period
+
+
+@lru_cache(maxsize=4_096)
+def _next_wall(cron: str, wall: datetime) -> datetime | None:
+    return next(CronSim(cron, wall), None)
 
 
 def _fits_every_hour(cron: str) -> bool:
@@ -191,13 +197,26 @@ def _offset_at(instant: datetime, zone: ZoneInfo) -> timedelta:
 
 def _first_change(zone: ZoneInfo, start: datetime, end: datetime) -> datetime | None:
     """Return the first moment after `start` and not after `end` at which the zone's offset changes."""
+    for year in range(start.year, end.year + 1):
+        for change in _changes_of(zone, year):
+            if change > start:
+                return change if change <= end else None
+    return None
+
+
+@lru_cache(maxsize=4_096)
+def _changes_of(zone: ZoneInfo, year: int) -> tuple[datetime, ...]:
+    """Return the moments after the begin of a year in UTC, up to that of the next, at which the zone's offset changes."""
+    start, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+    found: list[datetime] = []
     offset = _offset_at(start, zone)
     while start < end:
-        probe = min(start + _PROBE_EVERY, end)
-        if _offset_at(probe, zone) != offset:
-            return _bisect_change(zone, start, probe)
+        probe = start + _PROBE_EVERY
+        before, offset = offset, _offset_at(probe, zone)
+        if offset != before:
+            found.append(_bisect_change(zone, start, probe))
         start = probe
-    return None
+    return tuple(found)
 
 
 def _bisect_change(zone: ZoneInfo, before: datetime, after: datetime) -> datetime:

@@ -1,5 +1,7 @@
 """What goes over the wire about schedules: strict in, plain out."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -113,6 +115,15 @@ def tell_schedule(schedule: Schedule) -> ToldSchedule:
         edited_at=format_utc(schedule.edited_at),
         edited_by=schedule.edited_by,
     )
+
+
+async def tell_schedules(found: Sequence[Schedule]) -> ToldSchedules:
+    """Return what is told of many; others are served between two, because a rare tick takes some time to find."""
+    told: list[ToldSchedule] = []
+    for one in found:
+        told.append(tell_schedule(one))
+        await asyncio.sleep(0)
+    return ToldSchedules(data=told)
 
 
 def tell_started(requested: RequestedRun) -> ToldStarted:
