@@ -280,6 +280,7 @@ async def test_a_worker_that_ends_waits_for_what_is_quick(world: World) -> None:
     assert await rows(world, "SELECT name FROM steelyard.job_worker") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_jobs_go_on_though_the_database_drops_every_connection_again_and_again(
     world: World, engine: OpenEngine
