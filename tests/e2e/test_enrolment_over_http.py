@@ -191,6 +191,7 @@ async def test_each_refused_user_has_a_reason_and_the_others_are_written(branch:
         {"users": [{"username": "a", "accounts": [{"accountNumber": "1", "balance": 1.5}]}]},
         {"users": [{"username": "a", "accounts": [ACCOUNT] * 101}]},
         {"users": [{"username": "a", "accounts": [{"currency": "GBP"}]}]},
+        {"users": [{"username": f"u{n}", "accounts": [ACCOUNT] * 100} for n in range(101)]},
         {"users": [{"username": "a"}], "currency": "nope"},
     ],
 )

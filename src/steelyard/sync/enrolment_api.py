@@ -10,6 +10,7 @@ from steelyard.access.guard_route import requires
 from steelyard.access.model import Principal
 from steelyard.access.roles import Permission
 from steelyard.core.clock import Clock
+from steelyard.core.errors import InvalidInput
 from steelyard.mirror.apply_readings import PublishReadings
 from steelyard.runtime.bus import ChangeBus
 from steelyard.runtime.cache import BalanceCache
@@ -20,7 +21,9 @@ from steelyard.sync.enroll import enrollment_of
 from steelyard.sync.enroll_items import ITEMS_MAX, EnrolmentCall, ItemOutcome, enroll_items
 from steelyard.sync.open_sync import CORE_BANK
 
-ACCOUNTS_IN_CALL_MAX = 100
+ACCOUNTS_OF_USER_MAX = 100
+ACCOUNTS_IN_CALL_MAX = 10_000
+"""Of all users of a call together: so many are written well within a request's deadline."""
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body cannot be read"},
@@ -102,7 +105,7 @@ class GivenEnrolledUser(Given):
     ] = None
     currency: Annotated[Word | None, Field(description="Of `accountNumber`")] = None
     accounts: Annotated[
-        list[GivenEnrolledAccount] | None, Field(max_length=ACCOUNTS_IN_CALL_MAX)
+        list[GivenEnrolledAccount] | None, Field(max_length=ACCOUNTS_OF_USER_MAX)
     ] = None
 
 
@@ -153,6 +156,9 @@ async def enroll(
     principal: Annotated[Principal, Depends(requires(Permission.USERS_WRITE))],
 ) -> ToldEnrolment:
     """Bring up to 1,000 users and their accounts to what is said of them; each has its own outcome, a repeat is safe."""
+    if sum(len(one.accounts or ()) for one in body.users) > ACCOUNTS_IN_CALL_MAX:
+        problem = f"a call takes at most {ACCOUNTS_IN_CALL_MAX:,} accounts of all users together"
+        raise InvalidInput(field="users", problem=problem)
     services = cast(EnrolmentServices, request.app.state.steelyard)
     call = EnrolmentCall(
         principal,
