@@ -14,6 +14,15 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+@app.callback()
+def bench() -> None:
+    """Measure the product beside its peers. Its logs go to stderr, from warnings on."""
+    from steelyard.runtime.logs import configure_logs
+
+    configure_logs(form="console", level="warning")
+
+
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
