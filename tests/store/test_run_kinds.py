@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import pytest
+
 from steelyard.core.ids import DEFAULT_TENANT, TenantId
 from steelyard.jobs.in_process_engine import InProcessEngine
 from steelyard.jobs.model import HandledKind, RequestedRun, RunContext, RunRequest, State
@@ -107,6 +109,32 @@ async def test_one_user_may_be_proved_alone(world: World) -> None:
     wanted = RunRequest("ann", {"user_id": "ann"})
     async with done(world, handled(world, VERIFY_AND_FIX.name), wanted) as made:
         assert (await result_of(world, made))["checked"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (VERIFY_AND_FIX.name, {"userId": "ann"}),
+        (VERIFY_AND_FIX.name, {"user_id": 7}),
+        (REBUILD.name, {"user_id": "ann"}),
+    ],
+)
+async def test_an_argument_nobody_reads_fails_the_run_and_repairs_nothing(
+    world: World, kind: str, arguments: dict[str, object]
+) -> None:
+    account = await world.open_account(1_000, user="bob")
+    async with tampering(world) as connection:
+        await connection.execute("UPDATE account SET posted = 3 WHERE id = $1", account)
+    async with (
+        done(world, handled(world, kind), RunRequest("ann", arguments)) as made,
+        world.database.unit_of_work(DEFAULT_TENANT) as uow,
+    ):
+        found = await get_run(uow, str(made.run))
+    assert (found.state, found.attempts) == (State.FAILED, 1)
+    assert json.loads(found.error or "{}")["code"] == "invalid_input"
+    async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
+        posted = await uow.fetchval("SELECT posted FROM steelyard.account WHERE id = $1", account)
+    assert posted == 3
 
 
 async def test_the_monthly_run_computes_every_account_anew(world: World) -> None:

@@ -38,8 +38,8 @@ class ReconcileParts:
 def reconcile_kinds(parts: ReconcileParts) -> list[HandledKind]:
     """Return the kinds that prove and repair the balances of a tenant.
 
-    `balance-verify-sync` takes `{"user_id": …}` as arguments to look at one user alone. A run completes whatever it
-    finds; its result says what remains.
+    `balance-verify-sync` takes `{"user_id": …}` as arguments to look at one user alone; with any other argument a run
+    fails. It completes whatever it finds; its result says what remains.
     """
 
     async def verify_and_fix(context: RunContext) -> Mapping[str, object]:
@@ -49,6 +49,7 @@ def reconcile_kinds(parts: ReconcileParts) -> list[HandledKind]:
         return await _conclude(context, report, "balances.verify_and_fix")
 
     async def rebuild(context: RunContext) -> Mapping[str, object]:
+        _refuse_others(context)
         async with _telling(context) as move:
             report = await _reconcile_of(parts, context).rebuild_all(progress=move)
         return await _conclude(context, report, "balances.rebuild")
@@ -91,12 +92,20 @@ def _actor_of(context: RunContext) -> Principal:
 
 
 def _user_of(context: RunContext) -> UserId | None:
+    _refuse_others(context, "user_id")
     given = context.arguments.get("user_id")
     if given is None:
         return None
     if not isinstance(given, str):
         raise InvalidInput(field="user_id", problem="a user id is text")
     return parse_user_id(given)
+
+
+def _refuse_others(context: RunContext, *known: str) -> None:
+    """Refuse arguments that nobody reads: who misspells a user's would have the whole tenant repaired."""
+    others = sorted(context.arguments.keys() - set(known))
+    if others:
+        raise InvalidInput(field="arguments", problem=f"there is no {others[0][:40]!r}")
 
 
 async def _conclude(context: RunContext, report: Report, action: str) -> Mapping[str, object]:
