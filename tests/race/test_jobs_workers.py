@@ -185,7 +185,7 @@ async def test_a_stalled_job_whose_end_was_asked_for_ends(world: World) -> None:
     made = await ask(world)
     await lose_a_worker(world, "doomed")
     async with world.database.unit_of_work(DEFAULT_TENANT) as uow:
-        await cancel_run(uow, made.run, by="user:7", now=world.clock.now())
+        await cancel_run(uow, made.run, now=world.clock.now())
     assert await rescue(world) == ["cancelled"]
     assert await rows(world, "SELECT state FROM steelyard.run") == [("cancelled",)]
     assert await rows(world, "SELECT state FROM steelyard.job") == []

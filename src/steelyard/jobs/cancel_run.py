@@ -9,6 +9,8 @@ from steelyard.jobs.store import queue
 from steelyard.runtime.database import UnitOfWork
 
 CANCELLED_CODE = "job_cancelled"
+CANCELLED = {"code": CANCELLED_CODE, "message": "it was cancelled before it ended"}
+"""Who did it is in the audit record alone: customers read this with their tokens."""
 
 
 class Cancelled(StrEnum):
@@ -22,19 +24,17 @@ class Cancelled(StrEnum):
     """It has no job any more: nothing was changed."""
 
 
-async def cancel_run(uow: UnitOfWork, run: int, *, by: str, now: datetime) -> Cancelled:
+async def cancel_run(uow: UnitOfWork, run: int, *, now: datetime) -> Cancelled:
     """End a run of a job, whoever asked for it.
 
     Args:
         uow: Open unit of work.
         run: Its id.
-        by: Who cancels it, as told with the run.
         now: UTC.
     Raises:
         NotFound: There is no such run in this tenant.
     """
-    error = {"code": CANCELLED_CODE, "message": f"{by} cancelled it before it ended"}
-    found = await queue.cancel_job(uow, run, error, now=now)
+    found = await queue.cancel_job(uow, run, CANCELLED, now=now)
     if found is None:
         raise NotFound(kind="run", identifier=str(run))
     return Cancelled(found)

@@ -42,7 +42,7 @@ async def end_run(
     elif elsewhere is not None:
         outcome = await elsewhere(uow, operator.principal, before)
     else:
-        outcome = await cancel_run(uow, before.id, by=operator.principal.subject, now=now)
+        outcome = await cancel_run(uow, before.id, now=now)
     await _record(uow, operator, before, action="run.cancel", outcome=outcome, now=now)
     return outcome, (await get_run(uow, run)).state
 
