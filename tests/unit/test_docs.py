@@ -169,7 +169,9 @@ def test_every_route_is_documented_and_none_is_made_up() -> None:
     for section in re.split(r"^## ", text_of("http.md"), flags=re.MULTILINE):
         prefix = "POST /api/accounts/{account}" if section.startswith("Money") else ""
         for name in first_cells(section):
-            if re.match(r"(GET|POST|PUT|PATCH|DELETE) /", name) or (prefix and name.startswith("/")):
+            if re.match(r"(GET|POST|PUT|PATCH|DELETE) /", name) or (
+                prefix and name.startswith("/")
+            ):
                 told.add(prefix + name)
     aliases = {one.replace(" /api/", " /") for one in there} & told
     assert there - {one.replace(" /", " /api/") for one in aliases} == told
