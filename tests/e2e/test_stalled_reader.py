@@ -274,14 +274,15 @@ async def test_readers_that_stall_cost_no_memory_and_come_back_to_the_newest(
     name, slow = secrets.token_hex(4), await rig.endings("too_slow")
     control = await growth_with_readers(rig, f"reads-{name}", changes)
     assert await rig.endings("too_slow") == slow, "a client that reads is not slow"
-    # Twice: a process grows when it does something for the first time; a queue without a bound grows every time.
-    first, gone, _ = await growth_with_stalled_readers(rig, f"first-{name}", changes)
-    for reader in gone.values():
-        await reader.close()
-    sockets = rig.sockets()
-    second, stalled, newest = await growth_with_stalled_readers(rig, f"stalls-{name}", changes)
-    _log.info("%d changes: read %d KiB, stalled %d, then %d", changes, control, first, second)
-    assert min(first, second) <= max(control, 0) + BOUND_KIB
+    bound, sockets = max(control, 0) + BOUND_KIB, rig.sockets()
+    growth, stalled, newest = await growth_with_stalled_readers(rig, f"stalls-{name}", changes)
+    _log.info("%d changes: with readers %d KiB, stalled %d KiB", changes, control, growth)
+    if growth > bound:
+        # A process grows when it does something for the first time; a queue without a bound grows every time.
+        for reader in stalled.values():
+            await reader.close()
+        growth, stalled, newest = await growth_with_stalled_readers(rig, f"again-{name}", changes)
+    assert growth <= bound
 
     async with asyncio.timeout(30):
         while rig.sockets() > sockets:  # noqa: ASYNC110  (the server closes them)

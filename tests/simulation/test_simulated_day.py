@@ -57,6 +57,7 @@ def test_an_hour_in_which_everything_goes_wrong_ends_as_promised(
     assert seen.books.changes
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_trace_to_the_byte(admin_url: str, template: str) -> None:
     plan = replace(SHORT, users=15, hours=0.15, interval_s=150.0, logins=30.0)
     first, second = live(admin_url, template, plan), live(admin_url, template, plan)

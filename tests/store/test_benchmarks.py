@@ -94,6 +94,7 @@ async def test_proofs_are_measured_on_histories_that_they_find_clean(admin_url: 
     assert await leftovers(admin_url) == []
 
 
+@pytest.mark.slow
 async def test_push_is_measured_and_every_change_arrives(admin_url: str) -> None:
     options = {
         "--seconds": "0.5", "--rounds": "1", "--sockets": "20", "--per-s": "40", "--burst": "60",
@@ -111,6 +112,7 @@ async def test_push_is_measured_and_every_change_arrives(admin_url: str) -> None
     assert (told["lost"], told["reordered"]) == (0, 0)
 
 
+@pytest.mark.slow
 async def test_syncs_are_measured_and_no_budget_is_exceeded(admin_url: str) -> None:
     options = {
         "--seconds": "0.1", "--rounds": "1", "--targets": "8000", "--budget-seconds": "0.5",

@@ -213,7 +213,7 @@ async def run(
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(SMALL, id="small"),
+        pytest.param(SMALL, id="small", marks=pytest.mark.slow),
         pytest.param(FULL, id="full", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     ],
 )
