@@ -121,13 +121,23 @@ async def sleep_one(rig: Rig) -> None:
     await asyncio.sleep(0.3)
 
 
-async def settle(rig: Rig, users: int, *, within_s: float) -> None:
-    """Let the bank rest, and wait until everybody was synced after that; then end the servers in order."""
+async def settle(
+    rig: Rig, users: int, *, within_s: float, promised: frozenset[int] = frozenset()
+) -> None:
+    """Let the bank rest, wait until everybody was synced after that and what was promised is over; end the servers.
+
+    A run that is in flight when its server ends is handed back, and would wait for a worker.
+    """
     await rig.bank.order("rest")
     now = datetime.now(UTC).isoformat()
     await rig.until(
         "SELECT bool_and(last_success_at > timestamptz "
         f"'{now}') AND count(*) = {users} FROM steelyard.sync_target",
+        within_s=within_s,
+    )
+    ids = ",".join(str(run) for run in sorted(promised)) or "0"
+    await rig.until(
+        f"SELECT count(*) = 0 FROM steelyard.run WHERE finished_at IS NULL AND id IN ({ids})",
         within_s=within_s,
     )
     await rig.stop()
@@ -145,7 +155,8 @@ async def strike(rig: Rig, size: Size, watched: Watched) -> Told:
             await blow(rig)
             await asyncio.sleep(rig.chance.random() * 0.3)
     try:
-        await settle(rig, size.users, within_s=4 * size.lease_s + 2 * size.interval_s + 5)
+        within_s, promised = 4 * size.lease_s + 2 * size.interval_s + 5, frozenset(watched.accepted)
+        await settle(rig, size.users, within_s=within_s, promised=promised)
     except TimeoutError:
         told.check(False, "not everybody was synced again")
     await check_current(rig, told, size.users)
